@@ -1,0 +1,55 @@
+// swift-tools-version: 6.2
+import PackageDescription
+
+/// Every Swift target marks its unsafe lines (SE-0458); protocol and application code carries none.
+let strict: [SwiftSetting] = [.strictMemorySafety(), .enableUpcomingFeature("NonisolatedNonsendingByDefault")]
+
+let package = Package(
+    name: "swift-demikernel",
+    products: [
+        .library(name: "Demikernel", targets: ["Demikernel"]),
+        .library(name: "DemikernelConfiguration", targets: ["DemikernelConfiguration"]),
+        .library(name: "demikernel", type: .dynamic, targets: ["DemikernelC"]),
+        .executable(name: "demi", targets: ["demi"]),
+    ],
+    dependencies: [
+        .package(url: "https://github.com/apple/swift-argument-parser", from: "1.8.2"),
+        .package(url: "https://github.com/apple/swift-system", from: "1.8.1"),
+        .package(url: "https://github.com/jpsim/Yams", from: "6.2.2"),
+        .package(url: "https://github.com/HdrHistogram/hdrhistogram-swift", from: "0.2.0"),
+    ],
+    targets: [
+        // The datapath OS: one module, so that the optimiser sees all of it.
+        .target(
+            name: "Demikernel",
+            dependencies: ["CDemikernelShims", .product(name: "SystemPackage", package: "swift-system")],
+            swiftSettings: strict),
+        // What Swift has no spelling for: time-stamp counter, thread-locals, the concurrency runtime's hook.
+        .target(name: "CDemikernelShims"),
+        // The settings file. Uses libyaml (CYaml, inside Yams) alone: Yams' Swift face would bring in Foundation.
+        .target(
+            name: "DemikernelConfiguration",
+            dependencies: ["Demikernel", .product(name: "Yams", package: "Yams")],
+            swiftSettings: strict),
+        // The C ABI: CDemikernel holds the public headers, DemikernelC the calls.
+        .target(name: "CDemikernel"),
+        .target(
+            name: "DemikernelC",
+            dependencies: ["Demikernel", "DemikernelConfiguration", "CDemikernelShims"],
+            swiftSettings: strict),
+        .executableTarget(
+            name: "demi",
+            dependencies: [
+                "Demikernel", "DemikernelConfiguration",
+                .product(name: "ArgumentParser", package: "swift-argument-parser"),
+                .product(name: "Histogram", package: "hdrhistogram-swift"),
+            ],
+            swiftSettings: strict),
+        .testTarget(name: "DemikernelTests", dependencies: ["Demikernel"], swiftSettings: strict),
+        .testTarget(
+            name: "DemikernelConfigurationTests",
+            dependencies: ["Demikernel", "DemikernelConfiguration"],
+            swiftSettings: strict),
+    ],
+    swiftLanguageModes: [.v6]
+)

@@ -1,0 +1,4 @@
+#include "CDemikernelShims.h"
+
+__thread void *dk_thread_heap;
+__thread void *dk_thread_libos;

@@ -1,0 +1,90 @@
+/* What Swift has no spelling for, and nothing else. Everything here is `static inline`, so that it inlines into Swift. */
+#ifndef DEMIKERNEL_SHIMS_H
+#define DEMIKERNEL_SHIMS_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#if defined(__x86_64__)
+#include <cpuid.h>
+#endif
+
+/* --- time-stamp counter ------------------------------------------------------------------------------------------- */
+
+static inline uint64_t dk_timestamp_counter(void) {
+#if defined(__x86_64__)
+    return __builtin_ia32_rdtsc();
+#elif defined(__aarch64__)
+    uint64_t ticks;
+    __asm__ volatile("mrs %0, cntvct_el0" : "=r"(ticks));
+    return ticks;
+#else
+    return 0;
+#endif
+}
+
+/* Whether the counter advances at one rate in every power state (CPUID 8000_0007h, EDX bit 8; always so on AArch64). */
+static inline int dk_timestamp_counter_is_invariant(void) {
+#if defined(__x86_64__)
+    unsigned eax, ebx, ecx, edx;
+    return __get_cpuid(0x80000007u, &eax, &ebx, &ecx, &edx) ? (int)((edx >> 8) & 1u) : 0;
+#elif defined(__aarch64__)
+    return 1;
+#else
+    return 0;
+#endif
+}
+
+static inline void dk_pause(void) {
+#if defined(__x86_64__)
+    __builtin_ia32_pause();
+#elif defined(__aarch64__)
+    __asm__ volatile("yield");
+#endif
+}
+
+static inline void dk_prefetch(const void *_Nullable address) { __builtin_prefetch(address, 1, 3); }
+
+/* Keeps a value alive for a benchmark without costing more than a register. */
+static inline void dk_black_box(uint64_t value) { __asm__ volatile("" : : "r"(value) : "memory"); }
+
+/* --- thread-locals: the heap that this thread owns, and the libOS that it runs ---------------------------------------- */
+
+extern __thread void *_Nullable dk_thread_heap __attribute__((tls_model("initial-exec")));
+extern __thread void *_Nullable dk_thread_libos __attribute__((tls_model("initial-exec")));
+
+static inline void *_Nullable dk_thread_heap_get(void) { return dk_thread_heap; }
+static inline void dk_thread_heap_set(void *_Nullable heap) { dk_thread_heap = heap; }
+static inline void *_Nullable dk_thread_libos_get(void) { return dk_thread_libos; }
+static inline void dk_thread_libos_set(void *_Nullable libos) { dk_thread_libos = libos; }
+
+/* --- atomics on memory that Swift reaches by pointer ------------------------------------------------------------------ */
+
+static inline uint32_t dk_atomic_add_u32(uint32_t *_Nonnull p, uint32_t v) { return __atomic_fetch_add(p, v, __ATOMIC_ACQ_REL); }
+static inline uint32_t dk_atomic_exchange_u32(uint32_t *_Nonnull p, uint32_t v) { return __atomic_exchange_n(p, v, __ATOMIC_ACQ_REL); }
+static inline uint64_t dk_atomic_load_u64(const uint64_t *_Nonnull p) { return __atomic_load_n(p, __ATOMIC_ACQUIRE); }
+static inline void dk_atomic_store_u64(uint64_t *_Nonnull p, uint64_t v) { __atomic_store_n(p, v, __ATOMIC_RELEASE); }
+static inline uint64_t dk_atomic_exchange_u64(uint64_t *_Nonnull p, uint64_t v) { return __atomic_exchange_n(p, v, __ATOMIC_ACQ_REL); }
+static inline int dk_atomic_compare_exchange_u64(uint64_t *_Nonnull p, uint64_t *_Nonnull expected, uint64_t desired) {
+    return __atomic_compare_exchange_n(p, expected, desired, 0, __ATOMIC_ACQ_REL, __ATOMIC_ACQUIRE);
+}
+
+/* --- the Swift concurrency runtime ------------------------------------------------------------------------------------ */
+
+typedef __attribute__((swiftcall)) void (*dk_enqueue_original)(void *_Nonnull job);
+typedef __attribute__((swiftcall)) void (*dk_enqueue_hook)(void *_Nonnull job, dk_enqueue_original _Nonnull original);
+
+/* The runtime's own variable, through the GOT: a plain extern becomes a copy relocation that the runtime never reads. */
+static inline dk_enqueue_hook _Nullable *_Nonnull dk_enqueue_global_hook(void) {
+    void *address;
+#if defined(__x86_64__)
+    __asm__("movq swift_task_enqueueGlobal_hook@GOTPCREL(%%rip), %0" : "=r"(address));
+#elif defined(__aarch64__)
+    __asm__("adrp %0, :got:swift_task_enqueueGlobal_hook\n\tldr %0, [%0, :got_lo12:swift_task_enqueueGlobal_hook]" : "=r"(address));
+#else
+#error "no spelling of the GOT for this architecture yet"
+#endif
+    return (dk_enqueue_hook *)address;
+}
+
+#endif
