@@ -57,6 +57,8 @@ static inline void *_Nullable dk_thread_heap_get(void) { return dk_thread_heap; 
 static inline void dk_thread_heap_set(void *_Nullable heap) { dk_thread_heap = heap; }
 static inline void *_Nullable dk_thread_libos_get(void) { return dk_thread_libos; }
 static inline void dk_thread_libos_set(void *_Nullable libos) { dk_thread_libos = libos; }
+/* Tells threads apart, for as long as they live. */
+static inline uintptr_t dk_thread_identity(void) { return (uintptr_t)&dk_thread_libos; }
 
 /* --- atomics on memory that Swift reaches by pointer ------------------------------------------------------------------ */
 
@@ -67,24 +69,6 @@ static inline void dk_atomic_store_u64(uint64_t *_Nonnull p, uint64_t v) { __ato
 static inline uint64_t dk_atomic_exchange_u64(uint64_t *_Nonnull p, uint64_t v) { return __atomic_exchange_n(p, v, __ATOMIC_ACQ_REL); }
 static inline int dk_atomic_compare_exchange_u64(uint64_t *_Nonnull p, uint64_t *_Nonnull expected, uint64_t desired) {
     return __atomic_compare_exchange_n(p, expected, desired, 0, __ATOMIC_ACQ_REL, __ATOMIC_ACQUIRE);
-}
-
-/* --- the Swift concurrency runtime ------------------------------------------------------------------------------------ */
-
-typedef __attribute__((swiftcall)) void (*dk_enqueue_original)(void *_Nonnull job);
-typedef __attribute__((swiftcall)) void (*dk_enqueue_hook)(void *_Nonnull job, dk_enqueue_original _Nonnull original);
-
-/* The runtime's own variable, through the GOT: a plain extern becomes a copy relocation that the runtime never reads. */
-static inline dk_enqueue_hook _Nullable *_Nonnull dk_enqueue_global_hook(void) {
-    void *address;
-#if defined(__x86_64__)
-    __asm__("movq swift_task_enqueueGlobal_hook@GOTPCREL(%%rip), %0" : "=r"(address));
-#elif defined(__aarch64__)
-    __asm__("adrp %0, :got:swift_task_enqueueGlobal_hook\n\tldr %0, [%0, :got_lo12:swift_task_enqueueGlobal_hook]" : "=r"(address));
-#else
-#error "no spelling of the GOT for this architecture yet"
-#endif
-    return (dk_enqueue_hook *)address;
 }
 
 #endif

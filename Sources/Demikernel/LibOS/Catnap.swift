@@ -1,0 +1,203 @@
+import Glibc
+import SystemPackage
+
+/// The device side of Catnap, the libOS over plain kernel sockets and files (paper, section 6.1): which queues have blocked operations,
+/// and how their readiness is learned.
+///
+/// With few blocked queues the fast path just tries their system calls again: one call, no epoll. With many, readiness comes from an
+/// edge-triggered epoll set, so that the cost follows activity and not the number of connections. A sleeping libOS always sleeps on the set.
+package struct Catnap: ~Copyable {
+    /// Queues with a blocked operation, in no order.
+    var blocked: BlockedQueues
+    let epoll: Int32
+    let wakeDescriptor: Int32
+    var events: EventBuffer
+    let directPollLimit: Int
+    var files: FileBackend
+
+    /// Marks an event that belongs to no queue.
+    static var notAQueue: UInt64 { .max }
+
+    init(_ configuration: Configuration, wakeDescriptor: Int32) throws(DemikernelError) {
+        directPollLimit = configuration.catnap.directPollLimit
+        blocked = try BlockedQueues(capacity: configuration.descriptors.capacity)
+        events = EventBuffer(capacity: 256)
+        files = FileBackend(configuration.catnap)
+        self.wakeDescriptor = wakeDescriptor
+        epoll = epoll_create1(Int32(EPOLL_CLOEXEC.rawValue))
+        guard epoll >= 0 else { throw DemikernelError(Errno(rawValue: Glibc.errno), "Catnap needs an epoll descriptor") }
+        guard add(wakeDescriptor, data: Self.notAQueue, events: EPOLLIN.rawValue) else {
+            throw DemikernelError(Errno(rawValue: Glibc.errno), "Catnap cannot watch its event descriptor")
+        }
+    }
+
+    deinit { Glibc.close(epoll) }
+
+    /// Adds a descriptor to the epoll set; false with `errno` where the kernel refuses.
+    func add(_ descriptor: Int32, data: UInt64, events: UInt32) -> Bool {
+        var event = epoll_event(events: events, data: epoll_data_t(u64: data))
+        return unsafe epoll_ctl(epoll, EPOLL_CTL_ADD, descriptor, &event) == 0
+    }
+}
+
+/// Indices of the queues that have a blocked operation, each of which knows its own place here.
+///
+/// Invariant: the first `count` of `storage` are distinct indices; the queue at place `i` has `blockedIndex == i`.
+@safe
+package struct BlockedQueues: ~Copyable {
+    private let storage: MappedMemory<UInt32>
+    private(set) var count = 0
+    /// How many of them are not in the epoll set yet.
+    var unregistered = 0
+
+    init(capacity: Int) throws(DemikernelError) { storage = try MappedMemory(count: capacity) }
+
+    subscript(place: Int) -> UInt32 {
+        assert(place < count)
+        return unsafe storage.base[place]
+    }
+
+    mutating func insert(_ index: UInt32, in queues: borrowing QueueTable) {
+        guard queues[index].blockedIndex == Operation.none else { return }
+        assert(count < storage.count)
+        unsafe storage.base[count] = index
+        queues[index].blockedIndex = UInt32(truncatingIfNeeded: count)
+        count &+= 1
+    }
+
+    mutating func remove(_ index: UInt32, in queues: borrowing QueueTable) {
+        let place = queues[index].blockedIndex
+        guard place != Operation.none else { return }
+        count &-= 1
+        let last = unsafe storage.base[count]
+        unsafe storage.base[Int(place)] = last
+        queues[last].blockedIndex = place
+        queues[index].blockedIndex = Operation.none
+    }
+}
+
+/// What `epoll_wait` fills.
+///
+/// Invariant: `storage` holds `capacity` events.
+@safe
+package struct EventBuffer: ~Copyable {
+    private let storage: UnsafeMutablePointer<epoll_event>
+    let capacity: Int
+
+    init(capacity: Int) {
+        self.capacity = capacity
+        unsafe storage = .allocate(capacity: capacity)
+        unsafe storage.initialize(repeating: epoll_event(), count: capacity)
+    }
+
+    deinit { unsafe storage.deallocate() }
+
+    /// Waits for events for at most `nanoseconds` (`.max` is for ever, 0 polls); answers how many came. Interruption counts as none.
+    mutating func wait(_ epoll: Int32, nanoseconds: UInt64) -> Int {
+        let count: Int32
+        switch nanoseconds {
+        case 0: count = unsafe epoll_wait(epoll, storage, Int32(capacity), 0)
+        case .max: count = unsafe epoll_wait(epoll, storage, Int32(capacity), -1)
+        default:
+            var timeout = timespec(tv_sec: Int(nanoseconds / 1_000_000_000), tv_nsec: Int(nanoseconds % 1_000_000_000))
+            count = unsafe epoll_pwait2(epoll, storage, Int32(capacity), &timeout, nil)
+        }
+        return Int(max(0, count))
+    }
+
+    /// The queue and what happened to it; the queue is the data that the descriptor was added with.
+    subscript(position: Int) -> (data: UInt64, events: UInt32) {
+        unsafe (storage[position].data.u64, storage[position].events)
+    }
+}
+
+extension Core {
+    // MARK: - The fast path
+
+    /// One poll of the kernel devices.
+    mutating func pollCatnap() {
+        if catnap.files.inFlight > 0 { reapFiles() }
+        guard catnap.blocked.count > 0 else { return }
+        guard catnap.blocked.count > catnap.directPollLimit else {
+            for place in 0..<catnap.blocked.count { wakeFirst(of: catnap.blocked[place]) }
+            return
+        }
+        registerBlocked()
+        takeEvents(nanoseconds: 0)
+    }
+
+    /// Sleeps on the epoll set.
+    mutating func sleepCatnap(nanoseconds: UInt64) {
+        registerBlocked()
+        catnap.files.watch(in: catnap.epoll)
+        // Queues that cannot be watched have to be looked at now and then.
+        takeEvents(nanoseconds: catnap.blocked.unregistered > 0 ? min(nanoseconds, 1_000_000) : nanoseconds)
+        if catnap.files.inFlight > 0 { reapFiles() }
+    }
+
+    private mutating func takeEvents(nanoseconds: UInt64) {
+        let count = catnap.events.wait(catnap.epoll, nanoseconds: nanoseconds)
+        for position in 0..<count {
+            let (data, events) = catnap.events[position]
+            guard data != Catnap.notAQueue else { continue }
+            noteReadiness(index: UInt32(truncatingIfNeeded: data), generation: UInt32(truncatingIfNeeded: data >> 32), events)
+        }
+    }
+
+    private mutating func noteReadiness(index: UInt32, generation: UInt32, _ events: UInt32) {
+        // The queue may have been closed, and its slot taken by another, since the event was queued.
+        guard queues[index].kind != .free, queues[index].generation == generation else { return }
+        if events & (EPOLLIN.rawValue | EPOLLERR.rawValue) != 0 { queues[index].flags.insert(.readable) }
+        if events & (EPOLLOUT.rawValue | EPOLLERR.rawValue) != 0 { queues[index].flags.insert(.writable) }
+        if events & (EPOLLRDHUP.rawValue | EPOLLHUP.rawValue | EPOLLERR.rawValue) != 0 {
+            queues[index].flags.formUnion([.hangup, .readable, .writable])
+        }
+        wakeFirst(of: index)
+    }
+
+    /// Wakes the operations of a queue that can be tried: the first reader and the first writer.
+    private mutating func wakeFirst(of index: UInt32) {
+        if !queues[index].readers.isEmpty { scheduler.application.wake(queues[index].readers.first) }
+        if !queues[index].writers.isEmpty { scheduler.application.wake(queues[index].writers.first) }
+    }
+
+    /// Puts every blocked queue into the epoll set; each is registered once in its life. What the kernel refuses to watch (out of memory,
+    /// `fs.epoll.max_user_watches`) is tried directly instead.
+    private mutating func registerBlocked() {
+        guard catnap.blocked.unregistered > 0 else { return }
+        var refused = 0
+        for place in 0..<catnap.blocked.count where !register(catnap.blocked[place]) {
+            refused += 1
+            wakeFirst(of: catnap.blocked[place])
+        }
+        catnap.blocked.unregistered = refused
+    }
+
+    private mutating func register(_ index: UInt32) -> Bool {
+        guard !queues[index].flags.contains(.registered) else { return true }
+        let mask = EPOLLIN.rawValue | EPOLLOUT.rawValue | EPOLLRDHUP.rawValue | EPOLLET.rawValue
+        let data = UInt64(queues[index].generation) << 32 | UInt64(index)
+        guard catnap.add(queues[index].fileDescriptor, data: data, events: mask) else { return false }
+        queues[index].flags.insert(.registered)
+        return true
+    }
+
+    /// Marks a queue as having a blocked operation.
+    @inline(__always)
+    mutating func block(_ index: UInt32) {
+        guard queues[index].blockedIndex == Operation.none else { return }
+        catnap.blocked.insert(index, in: queues)
+        if !queues[index].flags.contains(.registered) { catnap.blocked.unregistered &+= 1 }
+    }
+
+    /// After operations of a queue have completed: forgets the queue where none is left, else has the next one tried.
+    @inline(__always)
+    mutating func settle(_ index: UInt32) {
+        if queues[index].readers.isEmpty && queues[index].writers.isEmpty {
+            if queues[index].blockedIndex != Operation.none {
+                catnap.blocked.remove(index, in: queues)
+                if !queues[index].flags.contains(.registered) { catnap.blocked.unregistered &-= 1 }
+            }
+        }
+    }
+}

@@ -1,0 +1,254 @@
+package import SystemPackage
+
+/// Everything behind a ``LibOS``: one heap, one scheduler, one table of operations, one table of queues, and the devices. One thread.
+///
+/// The calls that the application makes are in the extensions: queues in `Core+Queues`, waiting in `Core+Wait`, each device in files
+/// of its own.
+package struct Core: ~Copyable {
+    package let heap: Heap
+    package var clock: Clock
+    package var timers: TimerWheel<QToken>
+    package var scheduler: Scheduler
+    package var operations: OperationTable
+    package var completions = CompletionList()
+    package var queues: QueueTable
+    package var catnap: Catnap
+    package let mailbox: Mailbox
+    package let configuration: Configuration
+    /// How long a waiting call spins before it sleeps; `.max` is for ever.
+    let spin: UInt64
+
+    /// Operations that completed since the start: whoever polls sees by it whether there was progress.
+    package var completedCount: UInt64 = 0
+    /// When an operation last completed, as far as the clock was read.
+    var lastProgress: UInt64 = 0
+    private var lastProgressCount: UInt64 = 0
+    /// Calls since the start, to poll the devices now and then in programs that submit without waiting.
+    private var calls: UInt32 = 0
+    /// Where `waitAny` goes on checking its array.
+    var sweepCursor = 0
+    var lastOffset = 0
+    /// Whether ``LibOS/run(_:)`` is on the stack.
+    var isRunningTasks = false
+
+    package init(_ configuration: Configuration) throws(DemikernelError) {
+        self.configuration = configuration
+        spin = configuration.wait.spin.nanoseconds
+        heap = try Heap(HeapConfiguration(configuration.heap))
+        clock = Clock(configuration.clock)
+        scheduler = Scheduler(applicationCapacity: configuration.operations.capacity)
+        operations = try OperationTable(capacity: configuration.operations.capacity)
+        queues = try QueueTable(capacity: configuration.descriptors.capacity)
+        timers = try TimerWheel(capacity: configuration.operations.capacity, now: clock.now())
+        mailbox = try Mailbox()
+        catnap = try Catnap(configuration, wakeDescriptor: mailbox.eventDescriptor)
+        _ = scheduler.spawn(.catnap)
+        lastProgress = clock.now()
+        heap.makeCurrent()
+    }
+
+    // MARK: - Turns of the scheduler
+
+    /// Polls application tasks that are ready; a bounded number, so that devices get their turn.
+    @inline(__always)
+    mutating func runReady() {
+        guard !scheduler.application.isEmpty else { return }
+        runReadySlowly()
+    }
+
+    @inline(never)
+    private mutating func runReadySlowly() {
+        var budget = 1024
+        while budget > 0, let slot = scheduler.application.next() {
+            poll(slot)
+            budget &-= 1
+        }
+    }
+
+    /// The turn that every submitting call gives the scheduler: ready tasks, and now and then a device, which costs a system call.
+    @inline(__always)
+    mutating func submissionTurn() {
+        runReady()
+        calls &+= 1
+        if calls & 63 == 0 { runBackground(now: clock.now()) }
+    }
+
+    /// A turn of a waiting call, polling the devices: application tasks first, then one background task, then what is due.
+    mutating func idleTurn() {
+        let now = clock.now()
+        runBackground(now: now)
+        mailboxTurn()
+        fireTimers(now: now)
+        runReady()
+        noteProgress(now: now)
+    }
+
+    mutating func noteProgress(now: UInt64) {
+        if completedCount != lastProgressCount {
+            lastProgressCount = completedCount
+            lastProgress = now
+        }
+    }
+
+    /// Polls the background task that has been ready for longest, if any.
+    mutating func runBackground(now: UInt64) {
+        guard let waker = scheduler.nextBackground() else { return }
+        switch scheduler.task(waker) {
+        case .catnap:
+            pollCatnap()
+            scheduler.polled(waker, .ready)
+        case .foreign(let task):
+            scheduler.polled(waker, unsafe PollResult(rawValue: task.poll(task.context, now)) ?? .finished)
+        }
+    }
+
+    /// Wakes what is due.
+    mutating func fireTimers(now: UInt64) {
+        guard !timers.isEmpty else { return }
+        while let token = timers.popExpired(now: now) {
+            if operations.contains(token) { scheduler.application.wake(token.slot) }
+        }
+    }
+
+    /// Does what other threads asked for: cancellations, and memory that they gave back.
+    mutating func mailboxTurn() {
+        heap.drainReturns()
+        guard mailbox.hasMail else { return }
+        mailbox.clearFlag()
+        for token in mailbox.takeCancellations() { try? cancel(token) }
+        for closed in mailbox.takeClosed() { closeAbandoned(closed) }
+    }
+
+    /// Sleeps until a device or another thread has something, a timer is due, or `deadline` has come.
+    mutating func sleep(until deadline: UInt64) {
+        var limit = deadline
+        if let due = timers.nextDeadline() { limit = min(limit, due) }
+        let now = clock.now()
+        guard limit > now else { return }
+        // What became ready while the descriptors were being registered must not wait for the sleep.
+        guard scheduler.application.isEmpty else { return }
+        sleepCatnap(nanoseconds: limit == .max ? .max : limit - now)
+        let woken = clock.now()
+        mailbox.acknowledge()
+        mailboxTurn()
+        fireTimers(now: woken)
+        runReady()
+        // The spinning that precedes the next sleep starts at the wake-up's progress, not at the one before the sleep.
+        noteProgress(now: woken)
+    }
+
+    // MARK: - Operations
+
+    /// Polls the task of one operation: tries once more what it is blocked on.
+    mutating func poll(_ slot: UInt32) {
+        // The slot's tenant may have ended, or may be new: a needless poll is harmless.
+        guard operations[slot].phase == .pending else { return }
+        if operations[slot].kind == .timer { return pollTimer(slot) }
+        if operations[slot].kind == .yield { return scheduler.application.wake(slot) }
+        let index = operations[slot].queue
+        switch queues[index].kind {
+        case .free: break
+        // Pushes and pops of a memory queue complete each other.
+        case .memory: break
+        case .kernelStream, .kernelListener, .kernelDatagram: pollKernelSocket(index)
+        case .kernelFile: pollFile(index)
+        }
+    }
+
+    /// Completes a pending operation that is in no queue's list any more.
+    @inline(__always)
+    mutating func complete(_ slot: UInt32, errno: Int32 = 0) {
+        assert(operations[slot].phase == .pending)
+        operations[slot].phase = .complete
+        operations[slot].errno = errno
+        completions.append(slot, in: operations)
+        completedCount &+= 1
+        if operations[slot].continuation != 0 { resume(slot) }
+    }
+
+    /// Completes the first of a queue's readers.
+    @inline(__always)
+    mutating func completeReader(_ index: UInt32, _ slot: UInt32, errno: Int32 = 0) {
+        queues[index].readers.remove(slot, in: operations)
+        complete(slot, errno: errno)
+    }
+
+    /// Completes the first of a queue's writers; what it sent is released, what it could not send stays with it.
+    @inline(__always)
+    mutating func completeWriter(_ index: UInt32, _ slot: UInt32, errno: Int32 = 0) {
+        queues[index].writers.remove(slot, in: operations)
+        if errno == 0 {
+            operations[slot].segments.releaseAll()
+            operations[slot].segments = .empty
+        }
+        complete(slot, errno: errno)
+    }
+
+    /// A new pending operation on a queue. Throws ENOMEM where the table is full.
+    @inline(__always)
+    mutating func begin(_ kind: OperationKind, on index: UInt32) throws(DemikernelError) -> UInt32 {
+        guard let slot = operations.insert(kind, queue: index) else {
+            throw DemikernelError(.noMemory, "too many operations are pending: wait for some, or raise limits.operations")
+        }
+        return slot
+    }
+
+    /// Takes a completed operation out of the table: its token is dead from here on, what it carries is the caller's.
+    @inline(__always)
+    package mutating func take(_ slot: UInt32) -> RawCompletion {
+        assert(operations[slot].phase == .complete)
+        let result = RawCompletion(
+            token: operations.token(of: slot), kind: operations[slot].kind, hasAddress: operations[slot].hasAddress,
+            errno: operations[slot].errno, descriptor: queues.descriptor(of: operations[slot].queue),
+            accepted: queues.descriptor(of: operations[slot].accepted), segments: operations[slot].segments,
+            address: operations[slot].address)
+        completions.remove(slot, in: operations)
+        operations.remove(slot)
+        return result
+    }
+
+    /// Cancels a pending operation: it completes as failed with ECANCELED, or with what the device did if that is already under way.
+    ///
+    /// Throws EINVAL for a token that names no operation, EALREADY for one that has completed, EBUSY for a stream push of which the device
+    /// has taken a part: cancelling it would tear the byte stream.
+    package mutating func cancel(_ token: QToken) throws(DemikernelError) {
+        guard operations.contains(token) else { throw DemikernelError(.invalidArgument, "the token names no operation") }
+        let slot = token.slot
+        guard operations[slot].phase == .pending else {
+            throw DemikernelError(.alreadyInProcess, "the operation has completed: wait for it")
+        }
+        guard operations[slot].progress == 0 || queues[operations[slot].queue].kind != .kernelStream else {
+            throw DemikernelError(.resourceBusy, "a part of the push has been sent: cancelling it would tear the stream")
+        }
+        guard !operations[slot].isInFlight else { return cancelInFlight(slot) }
+        let index = operations[slot].queue
+        switch operations[slot].kind {
+        case .accept, .pop: completeReader(index, slot, errno: Errno.canceled.rawValue)
+        case .push, .connect:
+            completeWriter(index, slot, errno: Errno.canceled.rawValue)
+        case .timer: return cancelTimer(slot)
+        case .yield: return complete(slot, errno: Errno.canceled.rawValue)
+        }
+        settle(index)
+    }
+
+    /// Fails every operation that is pending on a queue.
+    mutating func cancelAll(_ index: UInt32, errno: Int32) {
+        while !queues[index].readers.isEmpty { completeReader(index, queues[index].readers.first, errno: errno) }
+        while !queues[index].writers.isEmpty { completeWriter(index, queues[index].writers.first, errno: errno) }
+    }
+}
+
+/// A completed operation as plain memory: the reference that `segments` carries is whoever takes it.
+package struct RawCompletion: BitwiseCopyable {
+    package let token: QToken
+    package let kind: OperationKind
+    package let hasAddress: Bool
+    /// A positive errno, or 0.
+    package let errno: Int32
+    package let descriptor: QueueDescriptor
+    package let accepted: QueueDescriptor
+    package let segments: SegmentList
+    package let address: SocketAddress
+}
+

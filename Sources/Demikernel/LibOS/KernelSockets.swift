@@ -1,0 +1,257 @@
+import Glibc
+package import SystemPackage
+
+// The control path of Catnap's sockets: everything that is not push or pop. Each call names the system call behind it.
+
+extension Errno {
+    /// What the last system call of this thread left in `errno`.
+    static var last: Errno { Errno(rawValue: Glibc.errno) }
+}
+
+extension Core {
+    /// `socket(2)`. Throws EMFILE, ENFILE, ENOMEM, EAFNOSUPPORT.
+    package mutating func socket(_ family: AddressFamily, _ type: SocketType) throws(DemikernelError) -> UInt32 {
+        submissionTurn()
+        let flags = Int32(SOCK_NONBLOCK.rawValue | SOCK_CLOEXEC.rawValue)
+        let descriptor = Glibc.socket(Int32(family.rawValue), type.rawValue | flags, 0)
+        guard descriptor >= 0 else { throw DemikernelError(.last, "the kernel gave no socket") }
+        return try adopt(descriptor, type == .stream ? .kernelStream : .kernelDatagram, family)
+    }
+
+    /// Gives a kernel socket a queue; closes it where there is none left.
+    private mutating func adopt(_ descriptor: Int32, _ kind: QueueKind, _ family: AddressFamily) throws(DemikernelError) -> UInt32 {
+        guard let index = queues.insert(kind, family: family, fileDescriptor: descriptor) else {
+            Glibc.close(descriptor)
+            throw DemikernelError(.tooManyOpenFiles, "every queue descriptor is in use: close some, or raise descriptors.capacity")
+        }
+        queues[index].receiveSize = UInt32(configuration.catnap.receiveSize)
+        return index
+    }
+
+    /// The queue of a descriptor that is a socket. Throws EBADF, ENOTSOCK.
+    private func socketIndex(_ descriptor: QueueDescriptor) throws(DemikernelError) -> UInt32 {
+        guard let index = queues.index(of: descriptor) else { throw .badDescriptor }
+        switch queues[index].kind {
+        case .kernelStream, .kernelListener, .kernelDatagram: return index
+        case .memory, .kernelFile, .free: throw DemikernelError(.notSocket, "the descriptor is no socket")
+        }
+    }
+
+    /// `bind(2)`. Throws EADDRINUSE, EADDRNOTAVAIL, EACCES; EINVAL for a socket that is bound; EAFNOSUPPORT for another family's address.
+    package mutating func bind(_ descriptor: QueueDescriptor, to address: SocketAddress) throws(DemikernelError) {
+        submissionTurn()
+        let index = try socketIndex(descriptor)
+        guard queues[index].state == .unbound else { throw DemikernelError(.invalidArgument, "the socket is bound already") }
+        try requireFamily(address, of: index)
+        var result = withSocketAddress(address) { unsafe Glibc.bind(queues[index].fileDescriptor, $0, $1) }
+        if result != 0, Errno.last == .addressInUse, queues[index].kind == .kernelStream, isFreeForReuse(index) {
+            // Only connections in TIME_WAIT may be in the way: with SO_REUSEADDR the kernel refuses every other holder of the address.
+            result = withSocketAddress(address) { unsafe Glibc.bind(queues[index].fileDescriptor, $0, $1) }
+        }
+        guard result == 0 else { throw DemikernelError(.last, "the address cannot be bound") }
+        queues[index].state = .bound
+    }
+
+    private mutating func isFreeForReuse(_ index: UInt32) -> Bool {
+        setFlag(queues[index].fileDescriptor, SOL_SOCKET, SO_REUSEADDR, true)
+    }
+
+    func setFlag(_ descriptor: Int32, _ level: Int32, _ name: Int32, _ isOn: Bool) -> Bool {
+        var value: Int32 = isOn ? 1 : 0
+        return unsafe setsockopt(descriptor, level, name, &value, socklen_t(MemoryLayout<Int32>.size)) == 0
+    }
+
+    private func requireFamily(_ address: SocketAddress, of index: UInt32) throws(DemikernelError) {
+        guard address.family == queues[index].family else {
+            throw DemikernelError(.addressFamilyNotSupported, "the address is of another family than the socket")
+        }
+    }
+
+    /// `listen(2)`. Throws EDESTADDRREQ for a socket that is not bound, EISCONN, EINVAL for a backlog below 1, EADDRINUSE, EOPNOTSUPP for UDP.
+    package mutating func listen(_ descriptor: QueueDescriptor, backlog: Int) throws(DemikernelError) {
+        submissionTurn()
+        let index = try socketIndex(descriptor)
+        guard backlog >= 1 else { throw DemikernelError(.invalidArgument, "the backlog is below 1") }
+        guard queues[index].kind != .kernelDatagram else { throw DemikernelError(.notSupportedOnSocket, "a UDP socket does not listen") }
+        switch queues[index].state {
+        case .unbound: throw DemikernelError(.destinationAddressRequired, "the socket is not bound")
+        case .connected: throw DemikernelError(.socketIsConnected, "the socket is connected")
+        case .connecting: throw DemikernelError(.nowInProgress, "the socket is connecting")
+        case .listening: throw DemikernelError(.invalidArgument, "the socket listens already")
+        case .bound: break
+        }
+        let backlog = Int32(min(backlog, configuration.catnap.backlogMaximum))
+        guard Glibc.listen(queues[index].fileDescriptor, backlog) == 0 else { throw DemikernelError(.last, "the socket cannot listen") }
+        // From here on, so that connections in TIME_WAIT do not keep a restarted server from its port; a listener itself still does.
+        _ = setFlag(queues[index].fileDescriptor, SOL_SOCKET, SO_REUSEADDR, true)
+        queues[index].kind = .kernelListener
+        queues[index].state = .listening
+    }
+
+    /// `accept4(2)`. Throws EINVAL for a socket that does not listen.
+    package mutating func accept(_ descriptor: QueueDescriptor) throws(DemikernelError) -> UInt32 {
+        submissionTurn()
+        let index = try socketIndex(descriptor)
+        guard queues[index].kind == .kernelListener else { throw DemikernelError(.invalidArgument, "the socket does not listen") }
+        let slot = try begin(.accept, on: index)
+        submitReader(index, slot)
+        return slot
+    }
+
+    /// `connect(2)`. Throws EOPNOTSUPP for a listener, EINPROGRESS while connecting, EISCONN.
+    package mutating func connect(_ descriptor: QueueDescriptor, to address: SocketAddress) throws(DemikernelError) -> UInt32 {
+        submissionTurn()
+        let index = try socketIndex(descriptor)
+        switch queues[index].state {
+        case .listening: throw DemikernelError(.notSupportedOnSocket, "the socket listens")
+        case .connecting: throw DemikernelError(.nowInProgress, "the socket is connecting")
+        case .connected where queues[index].kind == .kernelStream: throw DemikernelError(.socketIsConnected, "the socket is connected")
+        case .unbound, .bound, .connected: break
+        }
+        try requireFamily(address, of: index)
+        let slot = try begin(.connect, on: index)
+        operations[slot].address = address
+        queues[index].writers.append(slot, in: operations)
+        if withSocketAddress(address, { unsafe Glibc.connect(queues[index].fileDescriptor, $0, $1) }) == 0 {
+            queues[index].state = .connected
+            completeWriter(index, slot)
+        } else if Errno.last == .nowInProgress {
+            queues[index].state = .connecting
+            queues[index].flags.subtract([.readable, .writable])
+            block(index)
+        } else {
+            completeWriter(index, slot, errno: Errno.last.rawValue)
+        }
+        return slot
+    }
+
+    /// Whether a connection attempt has ended: `poll(2)`, then SO_ERROR.
+    mutating func pollConnect(_ index: UInt32, _ slot: UInt32) {
+        var state = pollfd(fd: queues[index].fileDescriptor, events: Int16(POLLOUT), revents: 0)
+        guard unsafe Glibc.poll(&state, 1, 0) > 0 else { return }
+        var error: Int32 = 0
+        var size = socklen_t(MemoryLayout<Int32>.size)
+        if unsafe getsockopt(queues[index].fileDescriptor, SOL_SOCKET, SO_ERROR, &error, &size) != 0 { error = Errno.last.rawValue }
+        queues[index].state = error == 0 ? .connected : .unbound
+        queues[index].flags.formUnion([.readable, .writable])
+        completeWriter(index, slot, errno: error)
+    }
+
+    /// One try at accepting for the first of a listener's readers; true where it completed.
+    mutating func pollAccept(_ index: UInt32, _ slot: UInt32) -> Bool {
+        var address: SocketAddress?
+        let descriptor = receivingSocketAddress(into: &address) {
+            unsafe accept4(queues[index].fileDescriptor, $0, $1, Int32(SOCK_NONBLOCK.rawValue | SOCK_CLOEXEC.rawValue))
+        }
+        guard descriptor >= 0 else {
+            switch Errno.last {
+            case .wouldBlock:
+                queues[index].flags.remove(.readable)
+                return false
+            // Errors of the connection that was to be accepted, not of the listener (accept(2)): the next one is tried.
+            case .interrupted, .connectionAbort: return false
+            case let error:
+                completeReader(index, slot, errno: error.rawValue)
+                return true
+            }
+        }
+        do throws(DemikernelError) {
+            let accepted = try adopt(descriptor, .kernelStream, queues[index].family)
+            queues[accepted].state = .connected
+            operations[slot].accepted = accepted
+            operations[slot].address = address ?? .any(queues[index].family, port: 0)
+            operations[slot].hasAddress = true
+            completeReader(index, slot)
+        } catch {
+            completeReader(index, slot, errno: error.errno.rawValue)
+        }
+        return true
+    }
+
+    /// `shutdown(2)`. Throws ENOTCONN. Pushes that wait for room are sent first where the kernel has taken them; others fail with EPIPE.
+    package mutating func shutdown(_ descriptor: QueueDescriptor, _ direction: ShutdownDirection) throws(DemikernelError) {
+        submissionTurn()
+        let index = try socketIndex(descriptor)
+        guard queues[index].kind == .kernelStream, queues[index].state == .connected else {
+            throw DemikernelError(.socketNotConnected, "the socket is not connected")
+        }
+        // Pushed data precedes the end of the stream: what waits for room in the kernel's buffer goes first.
+        if direction != .receive { queues[index].flags.insert(.sendShutdown) }
+        if direction != .receive && !queues[index].writers.isEmpty {
+            if direction == .both { _ = Glibc.shutdown(queues[index].fileDescriptor, Int32(SHUT_RD)) }
+            return
+        }
+        guard Glibc.shutdown(queues[index].fileDescriptor, direction.rawValue) == 0 else {
+            throw DemikernelError(.last, "the kernel refuses the shutdown")
+        }
+    }
+
+    /// Sends the end of the stream that ``shutdown(_:_:)`` asked for, once the last push has gone.
+    mutating func finishShutdown(_ index: UInt32) {
+        guard queues[index].flags.contains(.sendShutdown), queues[index].writers.isEmpty else { return }
+        _ = Glibc.shutdown(queues[index].fileDescriptor, Int32(SHUT_WR))
+    }
+
+    /// `close(2)`: operations that are pending complete as failed with ECANCELED. Throws EBADF.
+    package mutating func close(_ descriptor: QueueDescriptor) throws(DemikernelError) {
+        submissionTurn()
+        guard let index = queues.index(of: descriptor) else { throw .badDescriptor }
+        if queues[index].kind == .kernelFile { return try closeFile(index) }
+        cancelAll(index, errno: Errno.canceled.rawValue)
+        settle(index)
+        if queues[index].fileDescriptor >= 0 { Glibc.close(queues[index].fileDescriptor) }
+        queues[index].ring.destroy()
+        queues.remove(index)
+    }
+
+    /// `getsockname(2)`. Throws EBADF, ENOTSOCK.
+    package mutating func localAddress(_ descriptor: QueueDescriptor) throws(DemikernelError) -> SocketAddress {
+        let index = try socketIndex(descriptor)
+        var address: SocketAddress?
+        let result = receivingSocketAddress(into: &address) { unsafe getsockname(queues[index].fileDescriptor, $0, $1) }
+        guard result == 0, let address else { throw DemikernelError(.last, "the socket has no address") }
+        return address
+    }
+
+    /// `getpeername(2)`. Throws EBADF, ENOTSOCK, ENOTCONN.
+    package mutating func remoteAddress(_ descriptor: QueueDescriptor) throws(DemikernelError) -> SocketAddress {
+        let index = try socketIndex(descriptor)
+        var address: SocketAddress?
+        let result = receivingSocketAddress(into: &address) { unsafe getpeername(queues[index].fileDescriptor, $0, $1) }
+        guard result == 0, let address else { throw DemikernelError(.last, "the socket is not connected") }
+        return address
+    }
+
+    /// The kernel's descriptor behind a socket, for its options. Throws EBADF, ENOTSOCK.
+    func kernelSocket(_ descriptor: QueueDescriptor) throws(DemikernelError) -> Int32 {
+        queues[try socketIndex(descriptor)].fileDescriptor
+    }
+}
+
+/// Lends an address as the `struct sockaddr` that a system call takes.
+@inline(__always)
+func withSocketAddress<Result>(_ address: SocketAddress, _ body: (UnsafePointer<sockaddr>, socklen_t) -> Result) -> Result {
+    var storage = sockaddr_storage()
+    return unsafe withUnsafeMutablePointer(to: &storage) { storage in
+        let size = unsafe address.write(to: UnsafeMutableRawPointer(storage))
+        return unsafe body(UnsafeRawPointer(storage).assumingMemoryBound(to: sockaddr.self), socklen_t(size))
+    }
+}
+
+/// Lends room for the `struct sockaddr` that a system call fills in, and reads it.
+@inline(__always)
+func receivingSocketAddress<Result>(
+    into address: inout SocketAddress?, _ body: (UnsafeMutablePointer<sockaddr>, UnsafeMutablePointer<socklen_t>) -> Result
+) -> Result {
+    var storage = sockaddr_storage()
+    var size = socklen_t(MemoryLayout<sockaddr_storage>.size)
+    return unsafe withUnsafeMutablePointer(to: &storage) { storage in
+        let result = unsafe body(UnsafeMutableRawPointer(storage).assumingMemoryBound(to: sockaddr.self), &size)
+        address = unsafe SocketAddress(reading: UnsafeRawPointer(storage), byteCount: Int(size))
+        return result
+    }
+}
+
+extension DemikernelError {
+    package static var badDescriptor: DemikernelError { DemikernelError(.badFileDescriptor, "the queue descriptor is not open") }
+}

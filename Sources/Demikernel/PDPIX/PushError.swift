@@ -1,0 +1,27 @@
+import Synchronization
+
+/// Why a push was refused, with what was to be pushed: a failed push loses nothing.
+public struct PushError: Error, CustomStringConvertible {
+    public let reason: DemikernelError
+    private let returned: Returned
+
+    /// Allocates; refusals are not the hot path.
+    init(_ reason: DemikernelError, returning buffers: consuming ScatterGatherArray) {
+        self.reason = reason
+        returned = Returned(buffers)
+    }
+
+    /// Gives back what was to be pushed; nil when it has been taken already.
+    public func takeBuffers() -> ScatterGatherArray? { returned.take() }
+
+    public var description: String { reason.description }
+}
+
+/// Carries the buffers of a ``PushError``, which has to be copyable, to whoever takes them first.
+private final class Returned: Sendable {
+    private let buffers: Mutex<ScatterGatherArray?>
+
+    init(_ buffers: consuming ScatterGatherArray) { self.buffers = Mutex(.some(buffers)) }
+
+    func take() -> ScatterGatherArray? { buffers.withLock { $0.take() } }
+}

@@ -1,0 +1,136 @@
+/// What a poll of a task answers.
+package enum PollResult: UInt8 {
+    /// The task is blocked: it costs nothing until its waker is called.
+    case blocked
+    /// The task wants to run again after the others (the fast path does, always).
+    case ready
+    /// The task has ended; its wakers are dead from here on.
+    case finished
+}
+
+/// Names a task for whoever will wake it: slot and generation, so that waking a task that has ended does nothing.
+package struct Waker: BitwiseCopyable, Equatable {
+    package enum Priority: UInt32 { case application = 0, background = 1 }
+    package let slot: UInt32
+    package let generation: UInt32
+    package let priority: Priority
+}
+
+/// A background task that code outside the scheduler polls: a function and its context, not a closure (27.7 ns and a retain).
+package struct ForeignTask: BitwiseCopyable {
+    package typealias Poll = @convention(c) (_ context: UnsafeMutableRawPointer?, _ now: UInt64) -> UInt8
+    let poll: Poll
+    let context: UnsafeMutableRawPointer?
+}
+
+/// The kinds of background task: closed, so that polling one is a switch.
+package enum BackgroundTask {
+    /// The fast path of Catnap: polls kernel sockets and files.
+    case catnap
+    case foreign(ForeignTask)
+}
+
+/// The cooperative scheduler: which task runs next (paper, section 5.4).
+///
+/// Application tasks are the operations that have a qtoken: they are polled first, in rounds. Background tasks and the fast path follow in
+/// the order in which they became ready. A blocked task is a zero bit. Every operation takes constant time and allocates nothing.
+package struct Scheduler: ~Copyable {
+    package static var backgroundCapacity: Int { 4096 }
+
+    package var application: ReadySet
+    private var records: Slab<BackgroundTask>
+    private var queued: Bitmap
+    private var ready: FixedRing
+
+    package init(applicationCapacity: Int) {
+        application = ReadySet(capacity: applicationCapacity)
+        records = Records(capacity: Self.backgroundCapacity)
+        queued = Bitmap(capacity: Self.backgroundCapacity)
+        ready = FixedRing(capacity: Self.backgroundCapacity)
+    }
+
+    /// Starts a background task, ready at once; nil where ``backgroundCapacity`` tasks live already.
+    package mutating func spawn(_ task: BackgroundTask) -> Waker? {
+        guard let waker = records.insert(task) else { return nil }
+        wakeBackground(waker.slot)
+        return waker
+    }
+
+    /// Ends a task. Safe for a task that has ended.
+    package mutating func end(_ waker: Waker) { records.remove(waker) }
+
+    /// Wakes a background task that still lives.
+    @inline(__always)
+    package mutating func wake(background waker: Waker) {
+        if records.isLive(waker) { wakeBackground(waker.slot) }
+    }
+
+    /// Takes the background task that has been ready for longest.
+    @inline(__always)
+    package mutating func nextBackground() -> Waker? {
+        while let slot = ready.popFirst() {
+            queued.remove(slot)
+            if let waker = records.waker(of: slot) { return waker }
+        }
+        return nil
+    }
+
+    /// How many background tasks are ready, the fast path among them.
+    package var backgroundReadyCount: Int { ready.count }
+
+    package func task(_ waker: Waker) -> BackgroundTask { records[waker.slot] }
+
+    /// Takes note of what polling a background task answered.
+    @inline(__always)
+    package mutating func polled(_ waker: Waker, _ result: PollResult) {
+        switch result {
+        case .blocked: break
+        case .ready: wake(background: waker)
+        case .finished: end(waker)
+        }
+    }
+
+    // A slot is in the ring exactly when its bit is set, also after its task has ended, so that the ring never outgrows the slots.
+    @inline(__always)
+    private mutating func wakeBackground(_ slot: UInt32) {
+        guard !queued.contains(slot) else { return }
+        queued.insert(slot)
+        ready.append(slot)
+    }
+}
+
+/// A ring of slots that cannot overflow: each slot is in it at most once.
+///
+/// Invariant: `storage` holds `mask + 1` initialised words, a power of two; `count` of them from `head` on are in the ring.
+@safe
+private struct FixedRing: ~Copyable {
+    private let storage: UnsafeMutablePointer<UInt32>
+    private let mask: Int
+    private var head = 0
+    private(set) var count = 0
+
+    init(capacity: Int) {
+        precondition(capacity.nonzeroBitCount == 1)
+        mask = capacity - 1
+        unsafe storage = .allocate(capacity: capacity)
+        unsafe storage.initialize(repeating: 0, count: capacity)
+    }
+
+    deinit { unsafe storage.deallocate() }
+
+    @inline(__always)
+    mutating func append(_ slot: UInt32) {
+        assert(count <= mask)
+        unsafe storage[(head &+ count) & mask] = slot
+        count &+= 1
+    }
+
+    @inline(__always)
+    mutating func popFirst() -> UInt32? {
+        guard count > 0 else { return nil }
+        let slot = unsafe storage[head]
+        head = (head &+ 1) & mask
+        count &-= 1
+        return slot
+    }
+}
