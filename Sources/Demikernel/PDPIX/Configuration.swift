@@ -58,8 +58,9 @@ public struct Configuration: Sendable, Equatable {
                 guard case .atMost(let duration) = self else { return .max }
                 let (seconds, attoseconds) = duration.components
                 guard seconds >= 0, attoseconds >= 0 else { return 0 }
-                let (whole, overflow) = UInt64(seconds).multipliedReportingOverflow(by: 1_000_000_000)
-                return overflow ? .max : whole &+ UInt64(attoseconds / 1_000_000_000)
+                let (whole, isTooLong) = UInt64(seconds).multipliedReportingOverflow(by: 1_000_000_000)
+                let (sum, isTooLongBySubseconds) = whole.addingReportingOverflow(UInt64(attoseconds / 1_000_000_000))
+                return isTooLong || isTooLongBySubseconds ? .max : sum
             }
         }
     }
