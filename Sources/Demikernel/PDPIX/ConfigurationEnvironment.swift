@@ -46,9 +46,11 @@ package struct ConfigurationEnvironment {
             let name = variable.name
             if Configuration.settings.contains(where: { $0.variable == name }) { continue }
             if Configuration.reservedVariablePrefixes.contains(where: { name.hasPrefix($0) }) { continue }
-            let near = ConfigurationSuggestion.nearest(to: name, in: Configuration.settings.map(\.variable))
+            let known = Configuration.settings.map(\.variable)
+            let near = ConfigurationSuggestion.nearest(to: name, in: known)
+                ?? ConfigurationSuggestion.nearest(to: String(name.dropFirst(Configuration.variablePrefix.count)), in: known)
             let hint = near.map { "did you mean \($0)?" } ?? "demikernel.yaml(5) lists the settings"
-            throw ConfigurationError(variable: name, "no such setting; \(hint)")
+            throw ConfigurationError(variable: name.escapedForMessage, "no such setting; \(hint)")
         }
         for setting in Configuration.settings {
             guard let value = self[setting.variable] else { continue }
