@@ -4,6 +4,10 @@
 
 #include <stddef.h>
 #include <stdint.h>
+#include <sys/epoll.h>
+#include <sys/socket.h>
+#include <sys/syscall.h>
+#include <unistd.h>
 
 #if defined(__x86_64__)
 #include <cpuid.h>
@@ -69,6 +73,13 @@ static inline void dk_atomic_store_u64(uint64_t *_Nonnull p, uint64_t v) { __ato
 static inline uint64_t dk_atomic_exchange_u64(uint64_t *_Nonnull p, uint64_t v) { return __atomic_exchange_n(p, v, __ATOMIC_ACQ_REL); }
 static inline int dk_atomic_compare_exchange_u64(uint64_t *_Nonnull p, uint64_t *_Nonnull expected, uint64_t desired) {
     return __atomic_compare_exchange_n(p, expected, desired, 0, __ATOMIC_ACQ_REL, __ATOMIC_ACQUIRE);
+}
+
+/* --- system calls that the Glibc module leaves out --------------------------------------------------------------------- */
+
+/* accept4(2), the new descriptor non-blocking and close-on-exec. */
+static inline int dk_accept(int descriptor, struct sockaddr *_Nullable address, socklen_t *_Nullable size) {
+    return (int)syscall(SYS_accept4, descriptor, address, size, SOCK_NONBLOCK | SOCK_CLOEXEC);
 }
 
 #endif

@@ -1,5 +1,6 @@
-import Glibc
-import SystemPackage
+internal import CDemikernelShims
+internal import Glibc
+internal import SystemPackage
 
 /// The device side of Catnap, the libOS over plain kernel sockets and files (paper, section 6.1): which queues have blocked operations,
 /// and how their readiness is learned.

@@ -61,7 +61,7 @@ extension Core {
                 throw DemikernelError(.addressFamilyNotSupported, "the address is of another family than the socket")
             }
         } else if queues[index].state != .connected {
-            throw DemikernelError(.destinationAddressRequired, "the socket is not connected and no address is given")
+            throw DemikernelError(.addressRequired, "the socket is not connected and no address is given")
         }
         let slot = try begin(.push, on: index)
         operations[slot].segments = segments

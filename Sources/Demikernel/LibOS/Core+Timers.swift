@@ -10,7 +10,7 @@ extension Core {
         let slot = try begin(.timer, on: 0)
         let now = clock.now()
         let (deadline, overflow) = now.addingReportingOverflow(nanoseconds)
-        guard let key = timers.insert(deadline: overflow ? .max : deadline, operations.token(of: slot)) else {
+        guard let key = timers.insert(deadline: overflow ? .max : deadline, payload: operations.token(of: slot)) else {
             operations.remove(slot)
             throw DemikernelError(.noMemory, "too many timers are pending")
         }

@@ -34,12 +34,12 @@ package struct Core: ~Copyable {
     package init(_ configuration: Configuration) throws(DemikernelError) {
         self.configuration = configuration
         spin = configuration.wait.spin.nanoseconds
-        heap = try Heap(HeapConfiguration(configuration.heap))
-        clock = Clock(configuration.clock)
-        scheduler = Scheduler(applicationCapacity: configuration.operations.capacity)
+        heap = try Heap(HeapConfiguration(settings: configuration.heap))
+        clock = Clock(configuration.clock.tsc == .prefer ? .preferTimestampCounter : .system)
+        scheduler = try Scheduler(applicationCapacity: configuration.operations.capacity)
         operations = try OperationTable(capacity: configuration.operations.capacity)
         queues = try QueueTable(capacity: configuration.descriptors.capacity)
-        timers = try TimerWheel(capacity: configuration.operations.capacity, now: clock.now())
+        timers = try TimerWheel(capacity: configuration.operations.capacity)
         mailbox = try Mailbox()
         catnap = try Catnap(configuration, wakeDescriptor: mailbox.eventDescriptor)
         _ = scheduler.spawn(.catnap)
@@ -252,3 +252,14 @@ package struct RawCompletion: BitwiseCopyable {
     package let address: SocketAddress
 }
 
+
+extension HeapConfiguration {
+    init(settings: Configuration.Heap) {
+        let hugePages: HugePagePolicy = switch settings.hugePages {
+        case .prefer: .prefer
+        case .never: .never
+        case .require: .require
+        }
+        self.init(limit: settings.limit, hugePages: hugePages, lockPages: settings.lockPages, checked: settings.checked)
+    }
+}

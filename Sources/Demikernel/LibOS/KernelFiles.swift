@@ -1,4 +1,5 @@
-import Glibc
+internal import CDemikernelShims
+internal import Glibc
 package import SystemPackage
 
 /// Catnap's files: the engine, started with the first file, and how it is woken.
@@ -60,7 +61,7 @@ extension Core {
         submissionTurn()
         try catnap.files.start()
         let descriptor = unsafe path.withPlatformString {
-            unsafe dkOpen($0, flags | O_APPEND | O_NONBLOCK | O_CLOEXEC, mode_t(mode))
+            unsafe Glibc.open($0, flags | O_APPEND | O_NONBLOCK | O_CLOEXEC, mode_t(mode))
         }
         guard descriptor >= 0 else { throw DemikernelError(.last, "the file cannot be opened") }
         var status = stat()
@@ -199,7 +200,7 @@ extension Core {
     private mutating func finishWrite(_ index: UInt32, _ slot: UInt32, _ result: Int32) {
         guard result > 0 else { return completeWriter(index, slot, errno: result == 0 ? Errno.noSpace.rawValue : -result) }
         operations[slot].progress += Int(result)
-        if operations[slot].progress == Int(operations[slot].segments.byteCount) { completeWriter(index, slot) }
+        if operations[slot].progress == operations[slot].segments.byteCount { completeWriter(index, slot) }
     }
 
     private mutating func finishRead(_ index: UInt32, _ slot: UInt32, _ result: Int32) {
@@ -208,8 +209,9 @@ extension Core {
             operations[slot].segments.releaseAll()
             operations[slot].segments = .empty
         } else {
-            operations[slot].segments.first.count = UInt32(result)
-            operations[slot].segments.byteCount = UInt32(result)
+            var segment = operations[slot].segments.first
+            segment.trimLast(segment.byteCount - Int(result))
+            operations[slot].segments = .single(segment)
             queues[index].cursor += Int64(result)
         }
         completeReader(index, slot, errno: max(0, -result))

@@ -1,5 +1,5 @@
-import Glibc
-import SystemPackage
+internal import Glibc
+internal import SystemPackage
 
 // The data path of Catnap's sockets: pushes and pops are tried at once and, where the kernel has nothing or no room, again when the fast
 // path finds that they may succeed.
@@ -82,9 +82,9 @@ extension Core {
             completeReader(index, slot, errno: Errno.noMemory.rawValue)
             return true
         }
-        let count = unsafe recv(queues[index].fileDescriptor, segment.start, size, Int32(MSG_DONTWAIT.rawValue))
+        let count = unsafe recv(queues[index].fileDescriptor, segment.start, size, Int32(MSG_DONTWAIT))
         if count > 0 {
-            segment.count = UInt32(truncatingIfNeeded: count)
+            segment.trimLast(size &- count)
             operations[slot].segments = .single(segment)
             if count == size {
                 if limit == 0 { growReceiveSize(index) }
@@ -139,31 +139,28 @@ extension Core {
         }
         var source: SocketAddress?
         let count = receivingSocketAddress(into: &source) {
-            unsafe recvfrom(queues[index].fileDescriptor, segment.start, 65_536, Int32(MSG_DONTWAIT.rawValue), $0, $1)
+            unsafe recvfrom(queues[index].fileDescriptor, segment.start, 65_536, Int32(MSG_DONTWAIT), $0, $1)
         }
         guard count >= 0 else {
             segment.release()
             return receiveFailed(index, slot)
         }
-        segment.count = UInt32(truncatingIfNeeded: count)
+        segment.trimLast(65_536 &- count)
         if count <= Self.datagramCopyMaximum {
-            var small = heap.allocateSegment(max(1, count))
+            let small = heap.allocateSegment(max(1, count))
             if !small.isNull {
                 unsafe small.start.copyMemory(from: segment.start, byteCount: count)
-                small.count = segment.count
                 segment.release()
                 segment = small
             }
         }
+        // A pop with a limit takes the datagram's beginning; the rest is lost, as with recv(2).
+        let limit = operations[slot].limit
+        if limit > 0 && count > limit { segment.trimLast(count &- limit) }
         operations[slot].segments = .single(segment)
         if let source {
             operations[slot].address = source
             operations[slot].hasAddress = true
-        }
-        // A pop with a limit takes the datagram's beginning; the rest is lost, as with recv(2).
-        if operations[slot].limit > 0 && count > operations[slot].limit {
-            operations[slot].segments.first.count = UInt32(truncatingIfNeeded: operations[slot].limit)
-            operations[slot].segments.byteCount = operations[slot].segments.first.count
         }
         completeReader(index, slot)
         return true
@@ -177,7 +174,7 @@ extension Core {
         if operations[slot].segments.count == 1 && operations[slot].progress == 0 {
             let segment = operations[slot].segments.first
             let count = unsafe send(
-                queues[index].fileDescriptor, segment.start, Int(segment.count), Int32(MSG_DONTWAIT.rawValue | MSG_NOSIGNAL.rawValue))
+                queues[index].fileDescriptor, segment.start, Int(segment.count), Int32(MSG_DONTWAIT | MSG_NOSIGNAL))
             if count == Int(segment.count) {
                 completeWriter(index, slot)
                 return true
@@ -190,7 +187,7 @@ extension Core {
 
     /// `sendmsg(2)` until everything has gone or the kernel takes no more.
     private mutating func sendRest(_ index: UInt32, _ slot: UInt32) -> Bool {
-        let total = Int(operations[slot].segments.byteCount)
+        let total = operations[slot].segments.byteCount
         while operations[slot].progress < total {
             let vector = SegmentVector(operations[slot].segments, from: operations[slot].progress)
             let count = vector.send(queues[index].fileDescriptor, to: nil)
@@ -236,7 +233,7 @@ struct SegmentVector {
     init(_ segments: SegmentList, from start: Int) {
         var skip = start
         var position = 0
-        while position < Int(segments.count) && count < 16 {
+        while position < segments.count && count < 16 {
             let segment = segments[position]
             position += 1
             guard skip < Int(segment.count) else {
@@ -257,7 +254,7 @@ struct SegmentVector {
             var message = unsafe msghdr()
             unsafe message.msg_iov = vectors.baseAddress
             unsafe message.msg_iovlen = count
-            let flags = Int32(MSG_DONTWAIT.rawValue | MSG_NOSIGNAL.rawValue)
+            let flags = Int32(MSG_DONTWAIT | MSG_NOSIGNAL)
             guard let address else { return unsafe sendmsg(descriptor, &message, flags) }
             return withSocketAddress(address) { name, size in
                 unsafe message.msg_name = UnsafeMutableRawPointer(mutating: name)

@@ -1,4 +1,5 @@
-import Glibc
+internal import CDemikernelShims
+internal import Glibc
 package import SystemPackage
 
 // The control path of Catnap's sockets: everything that is not push or pop. Each call names the system call behind it.
@@ -74,7 +75,7 @@ extension Core {
         guard backlog >= 1 else { throw DemikernelError(.invalidArgument, "the backlog is below 1") }
         guard queues[index].kind != .kernelDatagram else { throw DemikernelError(.notSupportedOnSocket, "a UDP socket does not listen") }
         switch queues[index].state {
-        case .unbound: throw DemikernelError(.destinationAddressRequired, "the socket is not bound")
+        case .unbound: throw DemikernelError(.addressRequired, "the socket is not bound")
         case .connected: throw DemikernelError(.socketIsConnected, "the socket is connected")
         case .connecting: throw DemikernelError(.nowInProgress, "the socket is connecting")
         case .listening: throw DemikernelError(.invalidArgument, "the socket listens already")
@@ -141,7 +142,7 @@ extension Core {
     mutating func pollAccept(_ index: UInt32, _ slot: UInt32) -> Bool {
         var address: SocketAddress?
         let descriptor = receivingSocketAddress(into: &address) {
-            unsafe accept4(queues[index].fileDescriptor, $0, $1, Int32(SOCK_NONBLOCK.rawValue | SOCK_CLOEXEC.rawValue))
+            unsafe dk_accept(queues[index].fileDescriptor, $0, $1)
         }
         guard descriptor >= 0 else {
             switch Errno.last {

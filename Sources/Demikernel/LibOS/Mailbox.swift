@@ -1,5 +1,6 @@
-import Glibc
-import Synchronization
+internal import CDemikernelShims
+internal import Glibc
+internal import Synchronization
 package import SystemPackage
 
 /// What other threads ask of a libOS: to wake, to cancel an operation, to run a job of a Swift task. The only part of a libOS that is shared.
@@ -19,7 +20,7 @@ package final class Mailbox: Sendable {
     private let jobFlag = Atomic<Bool>(false)
 
     package init() throws(DemikernelError) {
-        eventDescriptor = eventfd(0, Int32(EFD_NONBLOCK.rawValue | EFD_CLOEXEC.rawValue))
+        eventDescriptor = dk_event_create()
         guard eventDescriptor >= 0 else {
             throw DemikernelError(Errno(rawValue: Glibc.errno), "the libOS needs an event descriptor (eventfd)")
         }

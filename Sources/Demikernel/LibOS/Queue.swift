@@ -1,5 +1,5 @@
 /// What a queue descriptor stands for: closed, so that every call is a switch.
-package enum QueueKind: UInt8 {
+package enum QueueKind: UInt8, BitwiseCopyable {
     case free
     /// A memory queue: ``Core/queue()``.
     case memory
@@ -11,7 +11,7 @@ package enum QueueKind: UInt8 {
 }
 
 /// Where a socket stands (RFC 9293 and POSIX words).
-package enum SocketState: UInt8 {
+package enum SocketState: UInt8, BitwiseCopyable {
     case unbound, bound, listening, connecting, connected
 }
 

@@ -1,4 +1,4 @@
-import SystemPackage
+internal import SystemPackage
 
 /// The libOSes that this build has, by name.
 public enum Registry {
@@ -19,6 +19,6 @@ public enum Registry {
         guard !entries.contains(where: { $0.name == name }) else { return }
         let names = entries.map(\.name).joined(separator: ", ")
         throw ConfigurationError(
-            errno: Errno.noDevice.rawValue, keyPath: "libos", message: "there is no libOS named \"\(name)\"; this build has: \(names)")
+            errno: .operationNotSupportedByDevice, key: "libos", message: "there is no libOS named \"\(name)\"; this build has: \(names)")
     }
 }

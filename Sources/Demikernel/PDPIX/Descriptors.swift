@@ -1,7 +1,7 @@
 /// A queue descriptor (qd): what PDPIX has in place of a file descriptor.
 ///
 /// Descriptors start at ``first``, the lowest free one first, so that they never collide with small file descriptors.
-@frozen public struct QueueDescriptor: RawRepresentable, Hashable, Sendable, CustomStringConvertible {
+@frozen public struct QueueDescriptor: RawRepresentable, Hashable, Sendable, BitwiseCopyable, CustomStringConvertible {
     public let rawValue: Int32
     @inlinable public init(rawValue: Int32) { self.rawValue = rawValue }
 
@@ -14,7 +14,7 @@
 ///
 /// Shape: the operation's slot in the low 32 bits, the slot's generation, which is odd while the operation lives, in the high ones; hence
 /// never 0 and never all ones, and a token that outlived its operation is recognised.
-@frozen public struct QToken: RawRepresentable, Hashable, Sendable, CustomStringConvertible {
+@frozen public struct QToken: RawRepresentable, Hashable, Sendable, BitwiseCopyable, CustomStringConvertible {
     public let rawValue: UInt64
     @inlinable public init(rawValue: UInt64) { self.rawValue = rawValue }
 
@@ -26,7 +26,7 @@
 }
 
 /// `domain` of `socket(2)`.
-public enum AddressFamily: UInt16, Sendable {
+@frozen public enum AddressFamily: UInt16, Sendable, BitwiseCopyable {
     /// `AF_INET`
     case ipv4 = 2
     /// `AF_INET6`

@@ -146,7 +146,6 @@ public final class Listener: AsyncSequence, Sendable {
             }
         }
 
-        public nonisolated(nonsending) mutating func next(isolation actor: isolated (any Actor)?) async -> Connection? { await next() }
     }
 
     /// Closes it: the sequence ends.

@@ -1,4 +1,4 @@
-import CDemikernelShims
+internal import CDemikernelShims
 public import SystemPackage
 
 /// A library operating system: PDPIX, the portable datapath interface, over one device (paper, section 4).
@@ -48,7 +48,7 @@ public final class LibOS {
 
     package var core: Core {
         @inline(__always) unsafeAddress { unsafe UnsafePointer(pointer) }
-        @inline(__always) nonmutating unsafeMutableAddress { unsafe pointer }
+        @inline(__always) unsafeMutableAddress { unsafe pointer }
     }
 
     public var configuration: Configuration { core.configuration }

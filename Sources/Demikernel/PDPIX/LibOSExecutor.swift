@@ -1,4 +1,4 @@
-import CDemikernelShims
+internal import CDemikernelShims
 
 /// Runs the jobs of a libOS's Swift tasks on the libOS's own thread.
 ///

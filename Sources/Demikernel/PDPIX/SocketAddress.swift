@@ -1,10 +1,10 @@
-import Glibc
+internal import Glibc
 
 /// An IPv4 or IPv6 address with a port.
 ///
 /// Addresses and ports are in host order; ``write(to:)`` and ``init(reading:)`` convert to and from `struct sockaddr_in` and
 /// `sockaddr_in6`.
-public struct SocketAddress: Hashable, Sendable {
+public struct SocketAddress: Hashable, Sendable, BitwiseCopyable {
     public let family: AddressFamily
     /// The port, 0 for "any".
     public var port: UInt16

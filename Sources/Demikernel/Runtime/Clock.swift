@@ -1,5 +1,5 @@
-import CDemikernelShims
-import Glibc
+internal import CDemikernelShims
+internal import Glibc
 
 /// Monotonic time in nanoseconds, cheap enough to be read once per turn of the scheduler.
 ///

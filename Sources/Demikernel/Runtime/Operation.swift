@@ -1,5 +1,5 @@
 /// What an operation does; decides how its task is polled.
-package enum OperationKind: UInt8 {
+package enum OperationKind: UInt8, BitwiseCopyable {
     case accept, connect, push, pop
     /// Completes when its time has come.
     case timer
@@ -23,7 +23,7 @@ package enum OperationKind: UInt8 {
 ///
 /// Two cache lines. The first holds what submission, completion and `wait` touch; the second what only some operations have.
 package struct Operation: BitwiseCopyable {
-    package enum Phase: UInt8 { case free, pending, complete }
+    package enum Phase: UInt8, BitwiseCopyable { case free, pending, complete }
 
     // First line.
     /// Odd while the operation lives.

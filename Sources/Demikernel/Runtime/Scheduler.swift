@@ -10,10 +10,8 @@ package enum PollResult: UInt8 {
 
 /// Names a task for whoever will wake it: slot and generation, so that waking a task that has ended does nothing.
 package struct Waker: BitwiseCopyable, Equatable {
-    package enum Priority: UInt32 { case application = 0, background = 1 }
-    package let slot: UInt32
-    package let generation: UInt32
-    package let priority: Priority
+    fileprivate let key: Slab<BackgroundTask>.Key
+    fileprivate init(_ key: Slab<BackgroundTask>.Key) { self.key = key }
 }
 
 /// A background task that code outside the scheduler polls: a function and its context, not a closure (27.7 ns and a retain).
@@ -42,27 +40,27 @@ package struct Scheduler: ~Copyable {
     private var queued: Bitmap
     private var ready: FixedRing
 
-    package init(applicationCapacity: Int) {
+    package init(applicationCapacity: Int) throws(DemikernelError) {
         application = ReadySet(capacity: applicationCapacity)
-        records = Records(capacity: Self.backgroundCapacity)
+        records = try Slab(capacity: Self.backgroundCapacity)
         queued = Bitmap(capacity: Self.backgroundCapacity)
         ready = FixedRing(capacity: Self.backgroundCapacity)
     }
 
     /// Starts a background task, ready at once; nil where ``backgroundCapacity`` tasks live already.
     package mutating func spawn(_ task: BackgroundTask) -> Waker? {
-        guard let waker = records.insert(task) else { return nil }
-        wakeBackground(waker.slot)
-        return waker
+        guard let key = records.insert(task) else { return nil }
+        wakeBackground(key.slot)
+        return Waker(key)
     }
 
     /// Ends a task. Safe for a task that has ended.
-    package mutating func end(_ waker: Waker) { records.remove(waker) }
+    package mutating func end(_ waker: Waker) { _ = records.remove(waker.key) }
 
     /// Wakes a background task that still lives.
     @inline(__always)
     package mutating func wake(background waker: Waker) {
-        if records.isLive(waker) { wakeBackground(waker.slot) }
+        if records.contains(waker.key) { wakeBackground(waker.slot) }
     }
 
     /// Takes the background task that has been ready for longest.
@@ -70,7 +68,7 @@ package struct Scheduler: ~Copyable {
     package mutating func nextBackground() -> Waker? {
         while let slot = ready.popFirst() {
             queued.remove(slot)
-            if let waker = records.waker(of: slot) { return waker }
+            if let key = records.key(of: slot) { return Waker(key) }
         }
         return nil
     }
@@ -78,7 +76,7 @@ package struct Scheduler: ~Copyable {
     /// How many background tasks are ready, the fast path among them.
     package var backgroundReadyCount: Int { ready.count }
 
-    package func task(_ waker: Waker) -> BackgroundTask { records[waker.slot] }
+    package func task(_ waker: Waker) -> BackgroundTask { records[waker.key] }
 
     /// Takes note of what polling a background task answered.
     @inline(__always)

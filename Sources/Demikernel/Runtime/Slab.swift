@@ -1,5 +1,5 @@
-import Glibc
-import SystemPackage
+internal import Glibc
+internal import SystemPackage
 
 /// A fixed-capacity pool of slots addressed by small integers, for state that many parties share by index instead of by reference.
 ///
