@@ -4,6 +4,8 @@
 
 #include <stddef.h>
 #include <stdint.h>
+#include <sys/syscall.h>
+#include <unistd.h>
 
 #if defined(__x86_64__)
 #include <cpuid.h>
@@ -67,6 +69,14 @@ static inline void dk_atomic_store_u64(uint64_t *_Nonnull p, uint64_t v) { __ato
 static inline uint64_t dk_atomic_exchange_u64(uint64_t *_Nonnull p, uint64_t v) { return __atomic_exchange_n(p, v, __ATOMIC_ACQ_REL); }
 static inline int dk_atomic_compare_exchange_u64(uint64_t *_Nonnull p, uint64_t *_Nonnull expected, uint64_t desired) {
     return __atomic_compare_exchange_n(p, expected, desired, 0, __ATOMIC_ACQ_REL, __ATOMIC_ACQUIRE);
+}
+
+/* --- memory mappings -------------------------------------------------------------------------------------------------- */
+
+/* Moves a mapping to exactly `target`, over what is there; 0, or -1 with errno. mremap is variadic, which Swift cannot call.
+   3 is MREMAP_MAYMOVE | MREMAP_FIXED, which the headers hide without _GNU_SOURCE. */
+static inline int dk_move_mapping(void *_Nonnull from, size_t size, void *_Nonnull target) {
+    return syscall(SYS_mremap, from, size, size, 3, target) == -1 ? -1 : 0;
 }
 
 /* --- the Swift concurrency runtime ------------------------------------------------------------------------------------ */
