@@ -2,7 +2,10 @@
 import PackageDescription
 
 /// Every Swift target marks its unsafe lines (SE-0458); protocol and application code carries none.
-let strict: [SwiftSetting] = [.strictMemorySafety(), .enableUpcomingFeature("NonisolatedNonsendingByDefault")]
+let strict: [SwiftSetting] = [
+    .strictMemorySafety(), .enableExperimentalFeature("Lifetimes"),  // `@_lifetime`: functions that return spans
+    .enableUpcomingFeature("NonisolatedNonsendingByDefault"), .enableUpcomingFeature("InternalImportsByDefault"),
+]
 
 let package = Package(
     name: "swift-demikernel",

@@ -76,6 +76,15 @@ static inline int dk_atomic_compare_exchange_u64(uint64_t *_Nonnull p, uint64_t 
 }
 
 /* --- system calls that the Glibc module leaves out --------------------------------------------------------------------- */
+/* --- memory mappings -------------------------------------------------------------------------------------------------- */
+
+/* Moves a mapping to exactly `target`, over what is there; 0, or -1 with errno. mremap is variadic, which Swift cannot call.
+   3 is MREMAP_MAYMOVE | MREMAP_FIXED, which the headers hide without _GNU_SOURCE. */
+static inline int dk_move_mapping(void *_Nonnull from, size_t size, void *_Nonnull target) {
+    return syscall(SYS_mremap, from, size, size, 3, target) == -1 ? -1 : 0;
+}
+
+/* --- the Swift concurrency runtime ------------------------------------------------------------------------------------ */
 
 /* accept4(2), the new descriptor non-blocking and close-on-exec. */
 static inline int dk_accept(int descriptor, struct sockaddr *_Nullable address, socklen_t *_Nullable size) {

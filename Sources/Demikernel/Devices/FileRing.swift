@@ -1,7 +1,7 @@
 import CDemikernelShims
 import Glibc
 import Synchronization
-internal import SystemPackage
+import SystemPackage
 
 /// io_uring, as far as files need it: queue requests, hand them over in one system call, take completions without any.
 ///

@@ -1,7 +1,7 @@
 import CDemikernelShims
 import Glibc
 import Synchronization
-internal import SystemPackage
+import SystemPackage
 
 /// The helper thread: carries out file requests where io_uring cannot, one after the other, and never blocks the libOS's thread.
 ///

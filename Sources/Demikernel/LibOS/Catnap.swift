@@ -1,6 +1,6 @@
-internal import CDemikernelShims
-internal import Glibc
-internal import SystemPackage
+import CDemikernelShims
+import Glibc
+import SystemPackage
 
 /// The device side of Catnap, the libOS over plain kernel sockets and files (paper, section 6.1): which queues have blocked operations,
 /// and how their readiness is learned.
@@ -25,7 +25,7 @@ package struct Catnap: ~Copyable {
         events = EventBuffer(capacity: 256)
         files = FileBackend(configuration.catnap)
         self.wakeDescriptor = wakeDescriptor
-        epoll = epoll_create1(Int32(EPOLL_CLOEXEC.rawValue))
+        epoll = epoll_create1(Int32(EPOLL_CLOEXEC))
         guard epoll >= 0 else { throw DemikernelError(Errno(rawValue: Glibc.errno), "Catnap needs an epoll descriptor") }
         guard add(wakeDescriptor, data: Self.notAQueue, events: EPOLLIN.rawValue) else {
             throw DemikernelError(Errno(rawValue: Glibc.errno), "Catnap cannot watch its event descriptor")

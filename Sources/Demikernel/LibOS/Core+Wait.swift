@@ -17,7 +17,7 @@ extension Core {
     }
 
     /// The deadline of a relative timeout in nanoseconds; nil is for ever, zero or less polls once.
-    package func deadline(after nanoseconds: UInt64?) -> Deadline {
+    package mutating func deadline(after nanoseconds: UInt64?) -> Deadline {
         guard let nanoseconds else { return .never }
         guard nanoseconds > 0 else { return .now }
         let (sum, overflow) = clock.now().addingReportingOverflow(nanoseconds)
@@ -185,7 +185,7 @@ extension Core {
 
     // MARK: - Spinning and sleeping
 
-    private func hasPassed(_ deadline: Deadline) -> Bool {
+    private mutating func hasPassed(_ deadline: Deadline) -> Bool {
         deadline.time != .max && clock.now() >= deadline.time
     }
 

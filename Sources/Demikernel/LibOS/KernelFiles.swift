@@ -1,5 +1,5 @@
-internal import CDemikernelShims
-internal import Glibc
+import CDemikernelShims
+import Glibc
 package import SystemPackage
 
 /// Catnap's files: the engine, started with the first file, and how it is woken.

@@ -1,5 +1,5 @@
-internal import Glibc
-internal import SystemPackage
+import Glibc
+import SystemPackage
 
 // The data path of Catnap's sockets: pushes and pops are tried at once and, where the kernel has nothing or no room, again when the fast
 // path finds that they may succeed.

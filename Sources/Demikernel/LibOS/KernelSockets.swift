@@ -1,5 +1,5 @@
-internal import CDemikernelShims
-internal import Glibc
+import CDemikernelShims
+import Glibc
 package import SystemPackage
 
 // The control path of Catnap's sockets: everything that is not push or pop. Each call names the system call behind it.

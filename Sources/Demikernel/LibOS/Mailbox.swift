@@ -1,6 +1,6 @@
-internal import CDemikernelShims
-internal import Glibc
-internal import Synchronization
+import CDemikernelShims
+import Glibc
+import Synchronization
 package import SystemPackage
 
 /// What other threads ask of a libOS: to wake, to cancel an operation, to run a job of a Swift task. The only part of a libOS that is shared.

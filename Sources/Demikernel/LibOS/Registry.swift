@@ -1,4 +1,4 @@
-internal import SystemPackage
+import SystemPackage
 
 /// The libOSes that this build has, by name.
 public enum Registry {

@@ -47,7 +47,7 @@ extension LibOS {
     @inline(never)
     private nonisolated(nonsending) func waitForCompletion(of token: QToken) async {
         // Inline polling: as long as this is the only task with something to do.
-        while executor.isIdle, !core.shouldSleep {
+        while executor.isIdle, !core.shouldSleep() {
             guard !Task.isCancelled else {
                 try? core.cancel(token)
                 break
@@ -88,7 +88,7 @@ extension Core {
     }
 
     /// Whether spinning has gone on for as long as the configuration says.
-    var shouldSleep: Bool {
+    mutating func shouldSleep() -> Bool {
         spin != .max && (spin == 0 || clock.now() &- lastProgress >= spin)
     }
 

@@ -1,4 +1,4 @@
-internal import CDemikernelShims
+import CDemikernelShims
 public import SystemPackage
 
 /// A library operating system: PDPIX, the portable datapath interface, over one device (paper, section 4).
@@ -212,5 +212,5 @@ public struct LibOSWaker: Sendable {
 
 extension Duration {
     /// Nanoseconds; a negative duration is 0, one that is too long the longest there is.
-    package var nanosecondsClamped: UInt64 { saturatedNanoseconds(self) }
+    package var nanosecondsClamped: UInt64 { Clock.nanoseconds(self) }
 }

@@ -1,4 +1,4 @@
-internal import CDemikernelShims
+import CDemikernelShims
 
 /// Runs the jobs of a libOS's Swift tasks on the libOS's own thread.
 ///

@@ -1,4 +1,4 @@
-internal import Synchronization
+import Synchronization
 
 /// Why a push was refused, with what was to be pushed: a failed push loses nothing.
 public struct PushError: Error, CustomStringConvertible {

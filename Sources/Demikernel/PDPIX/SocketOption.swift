@@ -1,4 +1,4 @@
-internal import Glibc
+import Glibc
 public import SystemPackage
 
 /// An option of a socket, with the type of its value: `getsockopt(2)`, `setsockopt(2)`.

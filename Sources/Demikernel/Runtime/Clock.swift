@@ -1,5 +1,5 @@
-internal import CDemikernelShims
-internal import Glibc
+import CDemikernelShims
+package import Glibc
 
 /// Monotonic time in nanoseconds, cheap enough to be read once per turn of the scheduler.
 ///

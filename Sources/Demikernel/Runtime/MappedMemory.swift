@@ -1,4 +1,4 @@
-internal import Glibc
+import Glibc
 
 /// Anonymous memory that the system commits page by page when it is first touched: room for tables that are sized for the worst case.
 ///

@@ -60,7 +60,7 @@ package struct Scheduler: ~Copyable {
     /// Wakes a background task that still lives.
     @inline(__always)
     package mutating func wake(background waker: Waker) {
-        if records.contains(waker.key) { wakeBackground(waker.slot) }
+        if records.contains(waker.key) { wakeBackground(waker.key.slot) }
     }
 
     /// Takes the background task that has been ready for longest.

@@ -1,5 +1,5 @@
-internal import Glibc
-internal import SystemPackage
+import Glibc
+import SystemPackage
 
 /// A fixed-capacity pool of slots addressed by small integers, for state that many parties share by index instead of by reference.
 ///

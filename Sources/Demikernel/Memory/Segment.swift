@@ -1,0 +1,144 @@
+/// Bytes of one heap object: what the libOS keeps in its tables and rings.
+///
+/// Plain data, 16 bytes, without automatic ownership: whoever holds a segment holds one *libOS reference* to its object by convention, and
+/// passes it on or calls ``release()`` exactly once. ``Buffer`` is the application's side, where the compiler does this.
+///
+/// Invariant: `object` is nil (then both numbers are 0) or the start of a live heap object of at least `offset + count` bytes.
+@safe package struct Segment: BitwiseCopyable {
+    /// The object's start.
+    package private(set) var object: UnsafeMutableRawPointer?
+    package private(set) var offset: UInt32
+    package private(set) var count: UInt32
+
+    @inline(__always) init(unchecked object: UnsafeMutableRawPointer?, offset: UInt32, count: UInt32) {
+        unsafe self.object = object
+        self.offset = offset
+        self.count = count
+    }
+
+    @inline(__always) package static var null: Segment { unsafe Segment(unchecked: nil, offset: 0, count: 0) }
+    @inline(__always) package var isNull: Bool { unsafe object == nil }
+
+    /// The first byte. The segment is not null.
+    @inline(__always) package var start: UnsafeMutableRawPointer { unsafe object.unsafelyUnwrapped + Int(offset) }
+    @inline(__always) package var byteCount: Int { Int(count) }
+    @inline(__always) package var bytes: UnsafeMutableRawBufferPointer {
+        guard !isNull else { return unsafe UnsafeMutableRawBufferPointer(start: nil, count: 0) }
+        return unsafe UnsafeMutableRawBufferPointer(start: start, count: Int(count))
+    }
+
+    /// The bytes of the whole object.
+    package var capacity: Int { isNull ? 0 : unsafe Superblock(of: object.unsafelyUnwrapped).objectByteCount }
+    /// Bytes of the object before and after the segment. They may belong to other segments of the same object.
+    package var headroom: Int { Int(offset) }
+    package var tailroom: Int { capacity - Int(offset) - Int(count) }
+
+    /// The key that a device gave for the segment's memory. One load for objects up to 64 KiB. A larger object may cross superblock groups
+    /// (2 MiB), whose keys differ: ask for a slice that begins in each. The segment is not null.
+    @inline(__always) package func deviceKey(_ device: Int) -> UInt64 {
+        let superblock = unsafe Superblock(of: object.unsafelyUnwrapped)
+        if superblock.isSpan { return unsafe superblock.state.pointee.key(device, start) }
+        return unsafe superblock.header.pointee.deviceKeys[device]
+    }
+
+    // MARK: References
+
+    /// Takes another libOS reference. At 65,535 the count sticks and the object is never reused.
+    @inline(__always) package func retain() {
+        guard let object = unsafe object else { return }
+        let superblock = unsafe Superblock(of: object)
+        if superblock.isOwnedByThisThread {
+            let record = unsafe superblock.record(superblock.index(of: object))
+            let references = unsafe record.pointee.references
+            if references < ReferenceUnit.stuck &<< 16 &- ReferenceUnit.libOS {
+                unsafe record.pointee.references = references &+ ReferenceUnit.libOS
+                return
+            }
+        }
+        if !(unsafe superblock.change(object, .retainLibOS)) { unsafe superblock.stick(object, ReferenceUnit.libOS) }
+    }
+
+    /// Drops the libOS reference. The bytes may be anybody's afterwards.
+    @inline(__always) package func release() {
+        guard let object = unsafe object else { return }
+        unsafe Superblock(of: object).release(object, ReferenceUnit.libOS)
+    }
+
+    // MARK: Parts
+
+    /// A part of this segment, with a reference of its own; null where `range` is not inside. Complexity: O(1).
+    @inline(__always) package func slice(_ start: Int, count length: Int) -> Segment {
+        guard start >= 0, length >= 0, start <= Int(count), length <= Int(count) &- start else { return .null }
+        retain()
+        return unsafe Segment(unchecked: object, offset: offset &+ UInt32(truncatingIfNeeded: start), count: UInt32(truncatingIfNeeded: length))
+    }
+
+    /// Forgets the first `length` bytes, all of them where there are fewer.
+    @inline(__always) package mutating func trimFirst(_ length: Int) {
+        let taken = UInt32(truncatingIfNeeded: max(0, min(length, Int(count))))
+        offset &+= taken
+        count &-= taken
+    }
+
+    /// Forgets the last `length` bytes, all of them where there are fewer.
+    @inline(__always) package mutating func trimLast(_ length: Int) {
+        count &-= UInt32(truncatingIfNeeded: max(0, min(length, Int(count))))
+    }
+
+    /// Makes the segment begin `length` bytes earlier. False, and nothing changed, where there is no such room.
+    @inline(__always) package mutating func prepend(_ length: Int) -> Bool {
+        guard length >= 0, length <= Int(offset) else { return false }
+        offset &-= UInt32(truncatingIfNeeded: length)
+        count &+= UInt32(truncatingIfNeeded: length)
+        return true
+    }
+
+    /// Makes the segment end `length` bytes later. False, and nothing changed, where there is no such room.
+    @inline(__always) package mutating func append(_ length: Int) -> Bool {
+        guard length >= 0, length <= tailroom else { return false }
+        count &+= UInt32(truncatingIfNeeded: length)
+        return true
+    }
+}
+
+extension Superblock {
+    /// Drops one reference of kind `unit`; gives the object back where it was the last and the thread is the owner.
+    @inline(__always) func release(_ object: UnsafeMutableRawPointer, _ unit: UInt32) {
+        if isOwnedByThisThread {
+            let index = unsafe self.index(of: object)
+            let record = unsafe self.record(index)
+            if unsafe record.pointee.references == unit, unsafe record.pointee.hasNothingPending {
+                unsafe record.pointee.references = 0
+                return give(index)
+            }
+        }
+        _ = unsafe change(object, unit == ReferenceUnit.application ? .releaseApplication : .releaseLibOS)
+    }
+
+    /// One application reference becomes one of the libOS, or the other way round. A full count sticks.
+    @inline(__always) func convert(_ object: UnsafeMutableRawPointer, toLibOS: Bool) {
+        if isOwnedByThisThread {
+            let record = unsafe self.record(index(of: object))
+            let references = unsafe record.pointee.references
+            let from = toLibOS ? references & 0xffff : references &>> 16
+            let to = toLibOS ? references &>> 16 : references & 0xffff
+            if from != 0, from != ReferenceUnit.stuck, to < ReferenceUnit.stuck &- 1 {
+                let change = ReferenceUnit.libOS &- ReferenceUnit.application
+                unsafe record.pointee.references = toLibOS ? references &+ change : references &- change
+                return
+            }
+        }
+        unsafe convertSlow(object, toLibOS: toLibOS)
+    }
+
+    @inline(never) @unsafe private func convertSlow(_ object: UnsafeMutableRawPointer, toLibOS: Bool) {
+        if unsafe change(object, toLibOS ? .applicationToLibOS : .libOSToApplication) { return }
+        unsafe stick(object, toLibOS ? ReferenceUnit.libOS : ReferenceUnit.application)
+        _ = unsafe change(object, toLibOS ? .releaseApplication : .releaseLibOS)
+    }
+
+    /// Makes a count that is full stick: the object is never reused.
+    @inline(never) func stick(_ object: UnsafeMutableRawPointer, _ unit: UInt32) {
+        unsafe record(index(of: object)).pointee.references |= ReferenceUnit.stuck &* unit
+    }
+}
