@@ -62,7 +62,8 @@ extension Configuration {
     }
 
     private static func tooLarge(_ file: String, _ variable: String?) -> ConfigurationError {
-        ConfigurationError(.fileTooLarge, file: file, variable: variable, "larger than \(fileByteCountMaximum) bytes, the most that settings may take")
+        ConfigurationError(
+            .fileTooLarge, file: file, variable: variable, "larger than \(fileByteCountMaximum) bytes, the most that settings may take")
     }
 
     /// libyaml would tell the byte's offset only, and would take UTF-16.

@@ -41,12 +41,13 @@ struct ConfigurationFileParser: ~Copyable {
 
     /// section = { key value }, after its beginning. `prefix` is the section's path with a dot at its end, or empty.
     private mutating func parseSection(_ prefix: String) throws(ConfigurationError) {
+        let section = prefix.isEmpty ? nil : String(prefix.dropLast())
         var lines: [String: Int] = [:]
         while true {
-            let key = try next(under: prefix.isEmpty ? nil : String(prefix.dropLast()))
+            let key = try next(under: section)
             if key.kind == .mappingEnd { return }
             guard case .scalar(let name, _) = key.kind else {
-                throw error(key, prefix.isEmpty ? nil : String(prefix.dropLast()), "expected the name of a setting, found \(Self.name(of: key))")
+                throw error(key, section, "expected the name of a setting, found \(Self.name(of: key))")
             }
             let path = prefix + name
             if let line = lines.updateValue(key.line, forKey: name) {
@@ -130,7 +131,8 @@ extension ConfigurationFileParser {
     private static func hint(for name: String, prefix: String) -> String {
         if let near = ConfigurationSuggestion.nearest(to: name, in: names(under: prefix)) { return "did you mean \(near)?" }
         let paths = Configuration.settings.map(\.path)
-        let elsewhere = paths.first { $0 == name || $0.hasSuffix("." + name) } ?? ConfigurationSuggestion.nearest(to: prefix + name, in: paths)
+        let elsewhere =
+            paths.first { $0 == name || $0.hasSuffix("." + name) } ?? ConfigurationSuggestion.nearest(to: prefix + name, in: paths)
         if let elsewhere {
             guard let dot = elsewhere.lastIndex(of: ".") else { return "did you mean \(elsewhere) at the top?" }
             return "did you mean \(elsewhere[elsewhere.index(after: dot)...]) in the section \(elsewhere[..<dot])?"

@@ -39,7 +39,7 @@ struct FileTests {
             + "YAML indents with spaces, not tabs"),
         ("heap: {limit: 1GiB", "f.yaml:2:1: heap: did not find expected ',' or '}' (while parsing a flow mapping, line 1)"),
         ("libos: \"catnap", "f.yaml:1:15: libos: found unexpected end of stream (while scanning a quoted scalar, line 1)"),
-        ("libos: a: b", "f.yaml:1:9: libos: mapping values are not allowed in this context"),
+        ("libos: a: b", "f.yaml:1:9: mapping values are not allowed in this context"),
         ("libos: ]", "f.yaml:1:8: libos: did not find expected node content (while parsing a block node, line 1)"),
         ("é: \u{1}", "f.yaml:1:4: control characters are not allowed"),
         ("libos: a\0b", "f.yaml:1:9: control characters are not allowed"),

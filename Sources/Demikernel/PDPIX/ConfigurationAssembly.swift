@@ -1,5 +1,5 @@
-/// A configuration on its way from text: each value is checked as it comes, and remembers where it came from, so that what is found out last,
-/// when settings are compared with each other, can still be told with its file and line.
+/// A configuration on its way from text: each value is checked as it comes, and remembers where it came from, so that what is found out
+/// last, when settings are compared with each other, can still be told with its file and line.
 package struct ConfigurationAssembly {
     /// Where a value was written.
     package enum Origin: Sendable, Equatable {

@@ -6,13 +6,15 @@ extension Configuration {
     package static let fileVariable = "CONFIG_PATH"
 
     /// Beginnings of `DEMI_` names that belong to the tool, its benchmarks and the tests: not settings, and left alone.
-    package static let reservedVariablePrefixes = ["DEMI_TOOL_", "DEMI_BENCH_", "DEMI_DEMO_", "DEMI_DOCTOR_", "DEMI_ECHO_", "DEMI_TEST_", "DEMI_PRELOAD_"]
+    package static let reservedVariablePrefixes = [
+        "DEMI_TOOL_", "DEMI_BENCH_", "DEMI_DEMO_", "DEMI_DOCTOR_", "DEMI_ECHO_", "DEMI_TEST_", "DEMI_PRELOAD_",
+    ]
 
-    /// The defaults with what the environment says: `LIBOS` and one `DEMI_<SECTION>_<KEY>` for each setting, such as `DEMI_HEAP_LIMIT=1GiB`.
+    /// The defaults with what the environment says: `LIBOS`, and `DEMI_<SECTION>_<KEY>` for each setting, as in `DEMI_HEAP_LIMIT=1GiB`.
     ///
-    /// `variables` holds `NAME=value` texts; nil stands for the process's own environment, which must not change meanwhile. A variable with an
-    /// empty value counts as unset. Throws `EINVAL` for a value that its setting cannot have and for a `DEMI_` name that is no setting, and
-    /// `ENOTSUP` where `CONFIG_PATH` names a file: the core has no YAML reader, `Configuration.load()` of `DemikernelConfiguration` does.
+    /// `variables` holds `NAME=value` texts; nil stands for the process's own environment, which must not change meanwhile. A variable
+    /// with an empty value counts as unset. Throws `EINVAL` for a value that its setting cannot have and for a `DEMI_` name that is no
+    /// setting, and `ENOTSUP` where `CONFIG_PATH` names a file: the core has no YAML reader, `DemikernelConfiguration` has.
     public static func environment(_ variables: [String]? = nil) throws(ConfigurationError) -> Configuration {
         let environment = ConfigurationEnvironment(variables)
         if let file = environment[fileVariable] {

@@ -30,7 +30,8 @@ extension Configuration {
             "The most that the DMA-capable heap grows to. It grows by whole groups of 2 MiB; a remainder is not used."),
         .choice("heap.huge_pages", \.heap.hugePages,
             "Whether the heap lies on huge pages of 2 MiB. With require, starting fails where the system grants none."),
-        .boolean("heap.lock_pages", \.heap.lockPages, "Whether ordinary pages of the heap are locked in memory, as kernel-bypass devices need."),
+        .boolean("heap.lock_pages", \.heap.lockPages,
+            "Whether ordinary pages of the heap are locked in memory, as kernel-bypass devices need."),
         .boolean("heap.checked", \.heap.checked,
             "Whether freed objects are poisoned, and double frees, foreign pointers and leaks are reported. Slow; for finding mistakes."),
 
@@ -40,7 +41,8 @@ extension Configuration {
         .count("queues.memory_queue_capacity", \.queues.memoryQueueCapacity, 1...1 << 20, unit: "elements",
             "What a memory queue holds before a push waits for a pop."),
 
-        .count("operations.capacity", \.operations.capacity, 64...262_144, unit: "operations", "The most operations in flight at any one time."),
+        .count("operations.capacity", \.operations.capacity, 64...262_144, unit: "operations",
+            "The most operations in flight at any one time."),
 
         .count("descriptors.capacity", \.descriptors.capacity, 16...1 << 20, unit: "descriptors",
             "The most queue descriptors open at any one time."),
@@ -64,7 +66,8 @@ extension Configuration {
     /// What no row can say alone: settings that bind each other. Each has the path that is to blame.
     func crossProblem() -> (path: String, message: String)? {
         if catnap.receiveSize > catnap.receiveSizeMaximum {
-            return ("catnap.receive_size", "expected at most catnap.receive_size_maximum (\(catnap.receiveSizeMaximum)), found \(catnap.receiveSize)")
+            let message = "expected at most catnap.receive_size_maximum (\(catnap.receiveSizeMaximum)), found \(catnap.receiveSize)"
+            return ("catnap.receive_size", message)
         }
         return nil
     }
@@ -97,7 +100,8 @@ extension ConfigurationSetting {
     }
 
     fileprivate static func boolean(_ path: String, _ property: Path<Bool>, _ summary: String) -> ConfigurationSetting {
-        ConfigurationSetting(path: path, type: .boolean, summary: summary, read: { .boolean($0[keyPath: property]) }) { configuration, value in
+        ConfigurationSetting(path: path, type: .boolean, summary: summary, read: { .boolean($0[keyPath: property]) }) {
+            configuration, value in
             if case .boolean(let flag) = value { configuration[keyPath: property] = flag }
         }
     }
@@ -111,21 +115,30 @@ extension ConfigurationSetting {
         }
     }
 
-    fileprivate static func count(_ path: String, _ property: Path<Int>, _ range: ClosedRange<Int>, unit: String, _ summary: String) -> ConfigurationSetting {
+    fileprivate static func count(
+        _ path: String, _ property: Path<Int>, _ range: ClosedRange<Int>, unit: String, _ summary: String
+    ) -> ConfigurationSetting {
         integer(path, property, .count(range, unit: unit), summary)
     }
 
-    fileprivate static func size(_ path: String, _ property: Path<Int>, _ range: ClosedRange<Int>, _ summary: String) -> ConfigurationSetting {
+    fileprivate static func size(
+        _ path: String, _ property: Path<Int>, _ range: ClosedRange<Int>, _ summary: String
+    ) -> ConfigurationSetting {
         integer(path, property, .size(range), summary)
     }
 
-    fileprivate static func integer(_ path: String, _ property: Path<Int>, _ type: ConfigurationSettingType, _ summary: String) -> ConfigurationSetting {
-        ConfigurationSetting(path: path, type: type, summary: summary, read: { .integer($0[keyPath: property]) }) { configuration, value in
+    fileprivate static func integer(
+        _ path: String, _ property: Path<Int>, _ type: ConfigurationSettingType, _ summary: String
+    ) -> ConfigurationSetting {
+        ConfigurationSetting(path: path, type: type, summary: summary, read: { .integer($0[keyPath: property]) }) {
+            configuration, value in
             if case .integer(let number) = value { configuration[keyPath: property] = number }
         }
     }
 
-    fileprivate static func spin(_ path: String, _ property: Path<Configuration.Wait.Spin>, maximum: UInt64, _ summary: String) -> ConfigurationSetting {
+    fileprivate static func spin(
+        _ path: String, _ property: Path<Configuration.Wait.Spin>, maximum: UInt64, _ summary: String
+    ) -> ConfigurationSetting {
         ConfigurationSetting(path: path, type: .spin(maximum: maximum), summary: summary, read: { .spin($0[keyPath: property]) }) {
             configuration, value in
             if case .spin(let spin) = value { configuration[keyPath: property] = spin }

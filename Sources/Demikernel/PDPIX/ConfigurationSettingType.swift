@@ -1,7 +1,7 @@
 /// What a setting can be: a grammar with its range.
 ///
-/// Text becomes a ``ConfigurationValue`` by ``parse(_:)``, a value becomes canonical text by ``text(of:)``, and ``problem(with:)`` says why a
-/// value is out of range, whichever face it came by.
+/// Text becomes a ``ConfigurationValue`` by ``parse(_:)``, a value becomes canonical text by ``text(of:)``, and ``problem(with:)`` says why
+/// a value is out of range, whichever face it came by.
 package enum ConfigurationSettingType: Sendable, Equatable {
     /// A libOS's name.
     case name
@@ -50,7 +50,8 @@ package enum ConfigurationSettingType: Sendable, Equatable {
         case .boolean: "true or false"
         case .choice(let choices): choices.dropLast().joined(separator: ", ") + " or " + (choices.last ?? "")
         case .count(let range, let unit): "a number of \(unit) from \(range.lowerBound) to \(range.upperBound)"
-        case .size(let range): "a size in bytes, KiB, MiB or GiB from \(Self.sizeText(range.lowerBound)) to \(Self.sizeText(range.upperBound))"
+        case .size(let range):
+            "a size in bytes, KiB, MiB or GiB from \(Self.sizeText(range.lowerBound)) to \(Self.sizeText(range.upperBound))"
         case .spin(let maximum): "a time in us, ms or s from 0 to \(Self.durationText(maximum)), or forever"
         }
     }
@@ -89,8 +90,12 @@ extension ConfigurationSettingType {
         "true": true, "yes": true, "on": true, "1": true, "false": false, "no": false, "off": false, "0": false,
     ]
     /// Largest first, as ``text(of:)`` wants them. KB and MB are not here: they mean two things.
-    private static let sizeUnits: [(name: String, scale: Int)] = [("TiB", 1 << 40), ("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10), ("B", 1), ("", 1)]
-    private static let durationUnits: [(name: String, scale: Int)] = [("s", 1_000_000_000), ("ms", 1_000_000), ("us", 1_000), ("µs", 1_000), ("ns", 1)]
+    private static let sizeUnits: [(name: String, scale: Int)] = [
+        ("TiB", 1 << 40), ("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10), ("B", 1), ("", 1),
+    ]
+    private static let durationUnits: [(name: String, scale: Int)] = [
+        ("s", 1_000_000_000), ("ms", 1_000_000), ("us", 1_000), ("µs", 1_000), ("ns", 1),
+    ]
     static let nameLengthMaximum = 64
 
     private static func isName(_ text: String) -> Bool {
