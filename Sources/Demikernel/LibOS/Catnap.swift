@@ -11,7 +11,6 @@ package struct Catnap: ~Copyable {
     /// Queues with a blocked operation, in no order.
     var blocked: BlockedQueues
     let epoll: Int32
-    let wakeDescriptor: Int32
     var events: EventBuffer
     let directPollLimit: Int
     var files: FileBackend
@@ -20,23 +19,26 @@ package struct Catnap: ~Copyable {
     static var notAQueue: UInt64 { .max }
 
     init(_ configuration: Configuration, wakeDescriptor: Int32) throws(DemikernelError) {
+        let blocked = try BlockedQueues(capacity: configuration.descriptors.capacity)
+        let epoll = epoll_create1(Int32(EPOLL_CLOEXEC))
+        guard epoll >= 0 else { throw DemikernelError(.last, "Catnap needs an epoll descriptor") }
+        guard Self.add(wakeDescriptor, to: epoll, data: Self.notAQueue, events: EPOLLIN.rawValue) else {
+            let error = Errno.last
+            Glibc.close(epoll)
+            throw DemikernelError(error, "Catnap cannot watch its event descriptor")
+        }
+        self.blocked = blocked
+        self.epoll = epoll
         directPollLimit = configuration.catnap.directPollLimit
-        blocked = try BlockedQueues(capacity: configuration.descriptors.capacity)
         events = EventBuffer(capacity: 256)
         files = FileBackend(configuration.catnap)
-        self.wakeDescriptor = wakeDescriptor
-        epoll = epoll_create1(Int32(EPOLL_CLOEXEC))
-        guard epoll >= 0 else { throw DemikernelError(Errno(rawValue: Glibc.errno), "Catnap needs an epoll descriptor") }
-        guard add(wakeDescriptor, data: Self.notAQueue, events: EPOLLIN.rawValue) else {
-            throw DemikernelError(Errno(rawValue: Glibc.errno), "Catnap cannot watch its event descriptor")
-        }
     }
 
     deinit { Glibc.close(epoll) }
 
     /// Adds a descriptor to the epoll set; false with `errno` where the kernel refuses.
-    func add(_ descriptor: Int32, data: UInt64, events: UInt32) -> Bool {
-        var event = epoll_event(events: events, data: epoll_data_t(u64: data))
+    static func add(_ descriptor: Int32, to epoll: Int32, data: UInt64, events: UInt32) -> Bool {
+        var event = unsafe epoll_event(events: events, data: epoll_data_t(u64: data))
         return unsafe epoll_ctl(epoll, EPOLL_CTL_ADD, descriptor, &event) == 0
     }
 }
@@ -178,7 +180,7 @@ extension Core {
         guard !queues[index].flags.contains(.registered) else { return true }
         let mask = EPOLLIN.rawValue | EPOLLOUT.rawValue | EPOLLRDHUP.rawValue | EPOLLET.rawValue
         let data = UInt64(queues[index].generation) << 32 | UInt64(index)
-        guard catnap.add(queues[index].fileDescriptor, data: data, events: mask) else { return false }
+        guard Catnap.add(queues[index].fileDescriptor, to: catnap.epoll, data: data, events: mask) else { return false }
         queues[index].flags.insert(.registered)
         return true
     }

@@ -1,4 +1,4 @@
-package import SystemPackage
+import SystemPackage
 
 // push, pop and queue: the calls that every kind of queue answers, and memory queues, which need no device.
 

@@ -1,4 +1,4 @@
-package import SystemPackage
+import SystemPackage
 
 // Timers as operations, and what becomes of everything at the end.
 

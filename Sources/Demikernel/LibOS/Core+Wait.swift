@@ -1,4 +1,4 @@
-package import SystemPackage
+import SystemPackage
 
 /// What `wait` and its kin answer when nothing completed.
 extension DemikernelError {

@@ -1,4 +1,4 @@
-package import SystemPackage
+import SystemPackage
 
 /// Everything behind a ``LibOS``: one heap, one scheduler, one table of operations, one table of queues, and the devices. One thread.
 ///
@@ -32,19 +32,27 @@ package struct Core: ~Copyable {
     var isRunningTasks = false
 
     package init(_ configuration: Configuration) throws(DemikernelError) {
+        // What may throw comes before the first stored property, so that a half-made core never has to be taken apart.
+        let heap = try Heap(HeapConfiguration(settings: configuration.heap))
+        let scheduler = try Scheduler(applicationCapacity: configuration.operations.capacity)
+        let operations = try OperationTable(capacity: configuration.operations.capacity)
+        let queues = try QueueTable(capacity: configuration.descriptors.capacity)
+        let timers = try TimerWheel<QToken>(capacity: configuration.operations.capacity)
+        let mailbox = try Mailbox()
+        let catnap = try Catnap(configuration, wakeDescriptor: mailbox.eventDescriptor)
         self.configuration = configuration
         spin = configuration.wait.spin.nanoseconds
-        heap = try Heap(HeapConfiguration(settings: configuration.heap))
+        self.heap = heap
+        self.scheduler = scheduler
+        self.operations = operations
+        self.queues = queues
+        self.timers = timers
+        self.mailbox = mailbox
+        self.catnap = catnap
         clock = Clock(configuration.clock.tsc == .prefer ? .preferTimestampCounter : .system)
-        scheduler = try Scheduler(applicationCapacity: configuration.operations.capacity)
-        operations = try OperationTable(capacity: configuration.operations.capacity)
-        queues = try QueueTable(capacity: configuration.descriptors.capacity)
-        timers = try TimerWheel(capacity: configuration.operations.capacity)
-        mailbox = try Mailbox()
-        catnap = try Catnap(configuration, wakeDescriptor: mailbox.eventDescriptor)
-        _ = scheduler.spawn(.catnap)
+        _ = self.scheduler.spawn(.catnap)
         lastProgress = clock.now()
-        heap.makeCurrent()
+        _ = self.heap.makeCurrent()
     }
 
     // MARK: - Turns of the scheduler

@@ -6,9 +6,8 @@ package import SystemPackage
 package struct FileBackend: ~Copyable {
     private var engine: FileEngine?
     private let configuration: FileEngineConfiguration
+    private var isStarted = false
     private var isWatched = false
-    /// Operations that the engine had no room for: tried again when some have completed.
-    var isStarved = false
 
     init(_ configuration: Configuration.Catnap) {
         let ring: RingPolicy = switch configuration.files.ioUring {
@@ -19,33 +18,46 @@ package struct FileBackend: ~Copyable {
         self.configuration = FileEngineConfiguration(ring: ring, queueDepth: configuration.files.queueDepth)
     }
 
-    var inFlight: Int { engine?.inFlight ?? 0 }
+    /// Requests that the engine has and that were not reaped.
+    private(set) var inFlight = 0
+    private var eventDescriptor: Int32 = -1
 
     /// The engine, started where it was not. Throws what starting it throws.
     mutating func start() throws(DemikernelError) {
-        if engine == nil { engine = try FileEngine(configuration) }
+        guard !isStarted else { return }
+        let engine = try FileEngine(configuration)
+        eventDescriptor = engine.eventDescriptor
+        self.engine = consume engine
+        isStarted = true
     }
 
     mutating func read(_ file: Int32, _ segment: Segment, count: Int, offset: Int64, token: QToken) -> Bool {
-        unsafe engine!.read(fd: file, into: segment.start, count: count, offset: offset, userData: token.rawValue)
+        let isQueued = unsafe engine!.read(fd: file, into: segment.start, count: count, offset: offset, userData: token.rawValue)
+        inFlight += isQueued ? 1 : 0
+        return isQueued
     }
 
     mutating func write(_ file: Int32, _ segment: Segment, from start: Int, token: QToken) -> Bool {
-        unsafe engine!.write(
+        let isQueued = unsafe engine!.write(
             fd: file, from: segment.start + start, count: Int(segment.count) - start, offset: FileEngine.currentPosition,
             userData: token.rawValue)
+        inFlight += isQueued ? 1 : 0
+        return isQueued
     }
 
     /// Hands over what is queued. Trouble shows as operations that stay in flight, and is tried again with the next turn.
     mutating func submit() { try? engine?.submit() }
-    mutating func reap() -> FileCompletion? { engine?.reap() }
+    mutating func reap() -> FileCompletion? {
+        guard let completion = engine?.reap() else { return nil }
+        inFlight -= 1
+        return completion
+    }
     mutating func cancel(_ token: QToken) { _ = engine?.cancel(userData: token.rawValue) }
 
     /// Adds the engine's event to an epoll set, once.
     mutating func watch(in epoll: Int32) {
-        guard !isWatched, let descriptor = engine?.eventDescriptor else { return }
-        var event = epoll_event(events: EPOLLIN.rawValue, data: epoll_data_t(u64: Catnap.notAQueue))
-        isWatched = unsafe epoll_ctl(epoll, EPOLL_CTL_ADD, descriptor, &event) == 0
+        guard !isWatched, isStarted else { return }
+        isWatched = Catnap.add(eventDescriptor, to: epoll, data: Catnap.notAQueue, events: EPOLLIN.rawValue)
     }
 
     mutating func drainEvent() { engine?.drainEvent() }
@@ -226,8 +238,8 @@ extension Core {
 
     /// Closes a file. What the engine is working on is cancelled or, where that is too late, waited for: its memory must not outlive it.
     mutating func closeFile(_ index: UInt32) {
-        failWaiting(&queues[index].writers)
-        failWaiting(&queues[index].readers)
+        failWaiting(index, from: queues[index].writers.first)
+        failWaiting(index, from: queues[index].readers.first)
         for list in [queues[index].writers, queues[index].readers] where !list.isEmpty { cancelInFlight(list.first) }
         while !queues[index].writers.isEmpty || !queues[index].readers.isEmpty {
             let before = completedCount
@@ -238,19 +250,20 @@ extension Core {
         queues.remove(index)
     }
 
-    /// Fails the operations in a list that the engine has not been given.
-    private mutating func failWaiting(_ list: inout OperationList) {
-        var next = list.first
+    /// Fails the operations of a list that the engine has not been given.
+    private mutating func failWaiting(_ index: UInt32, from first: UInt32) {
+        var next = first
         while next != Operation.none {
             let slot = next
             next = operations[slot].next
             guard !operations[slot].isInFlight else { continue }
-            list.remove(slot, in: operations)
-            if operations[slot].kind == .pop {
-                operations[slot].segments.releaseAll()
-                operations[slot].segments = .empty
+            guard operations[slot].kind == .pop else {
+                completeWriter(index, slot, errno: Errno.canceled.rawValue)
+                continue
             }
-            complete(slot, errno: Errno.canceled.rawValue)
+            operations[slot].segments.releaseAll()
+            operations[slot].segments = .empty
+            completeReader(index, slot, errno: Errno.canceled.rawValue)
         }
     }
 }

@@ -138,7 +138,7 @@ extension Core {
             return true
         }
         var source: SocketAddress?
-        let count = receivingSocketAddress(into: &source) {
+        let count = unsafe receivingSocketAddress(into: &source) {
             unsafe recvfrom(queues[index].fileDescriptor, segment.start, 65_536, Int32(MSG_DONTWAIT), $0, $1)
         }
         guard count >= 0 else {
@@ -256,7 +256,7 @@ struct SegmentVector {
             unsafe message.msg_iovlen = count
             let flags = Int32(MSG_DONTWAIT | MSG_NOSIGNAL)
             guard let address else { return unsafe sendmsg(descriptor, &message, flags) }
-            return withSocketAddress(address) { name, size in
+            return unsafe withSocketAddress(address) { name, size in
                 unsafe message.msg_name = UnsafeMutableRawPointer(mutating: name)
                 unsafe message.msg_namelen = size
                 return unsafe sendmsg(descriptor, &message, flags)

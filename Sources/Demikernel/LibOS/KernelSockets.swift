@@ -1,6 +1,6 @@
 import CDemikernelShims
 import Glibc
-package import SystemPackage
+import SystemPackage
 
 // The control path of Catnap's sockets: everything that is not push or pop. Each call names the system call behind it.
 
@@ -44,10 +44,10 @@ extension Core {
         let index = try socketIndex(descriptor)
         guard queues[index].state == .unbound else { throw DemikernelError(.invalidArgument, "the socket is bound already") }
         try requireFamily(address, of: index)
-        var result = withSocketAddress(address) { unsafe Glibc.bind(queues[index].fileDescriptor, $0, $1) }
+        var result = unsafe withSocketAddress(address) { unsafe Glibc.bind(queues[index].fileDescriptor, $0, $1) }
         if result != 0, Errno.last == .addressInUse, queues[index].kind == .kernelStream, isFreeForReuse(index) {
             // Only connections in TIME_WAIT may be in the way: with SO_REUSEADDR the kernel refuses every other holder of the address.
-            result = withSocketAddress(address) { unsafe Glibc.bind(queues[index].fileDescriptor, $0, $1) }
+            result = unsafe withSocketAddress(address) { unsafe Glibc.bind(queues[index].fileDescriptor, $0, $1) }
         }
         guard result == 0 else { throw DemikernelError(.last, "the address cannot be bound") }
         queues[index].state = .bound
@@ -113,7 +113,7 @@ extension Core {
         let slot = try begin(.connect, on: index)
         operations[slot].address = address
         queues[index].writers.append(slot, in: operations)
-        if withSocketAddress(address, { unsafe Glibc.connect(queues[index].fileDescriptor, $0, $1) }) == 0 {
+        if unsafe withSocketAddress(address, { unsafe Glibc.connect(queues[index].fileDescriptor, $0, $1) }) == 0 {
             queues[index].state = .connected
             completeWriter(index, slot)
         } else if Errno.last == .nowInProgress {
@@ -141,7 +141,7 @@ extension Core {
     /// One try at accepting for the first of a listener's readers; true where it completed.
     mutating func pollAccept(_ index: UInt32, _ slot: UInt32) -> Bool {
         var address: SocketAddress?
-        let descriptor = receivingSocketAddress(into: &address) {
+        let descriptor = unsafe receivingSocketAddress(into: &address) {
             unsafe dk_accept(queues[index].fileDescriptor, $0, $1)
         }
         guard descriptor >= 0 else {
@@ -156,8 +156,9 @@ extension Core {
                 return true
             }
         }
+        let family = queues[index].family
         do throws(DemikernelError) {
-            let accepted = try adopt(descriptor, .kernelStream, queues[index].family)
+            let accepted = try adopt(descriptor, .kernelStream, family)
             queues[accepted].state = .connected
             operations[slot].accepted = accepted
             operations[slot].address = address ?? .any(queues[index].family, port: 0)
@@ -197,7 +198,7 @@ extension Core {
     package mutating func close(_ descriptor: QueueDescriptor) throws(DemikernelError) {
         submissionTurn()
         guard let index = queues.index(of: descriptor) else { throw .badDescriptor }
-        if queues[index].kind == .kernelFile { return try closeFile(index) }
+        if queues[index].kind == .kernelFile { return closeFile(index) }
         cancelAll(index, errno: Errno.canceled.rawValue)
         settle(index)
         if queues[index].fileDescriptor >= 0 { Glibc.close(queues[index].fileDescriptor) }
@@ -209,7 +210,7 @@ extension Core {
     package mutating func localAddress(_ descriptor: QueueDescriptor) throws(DemikernelError) -> SocketAddress {
         let index = try socketIndex(descriptor)
         var address: SocketAddress?
-        let result = receivingSocketAddress(into: &address) { unsafe getsockname(queues[index].fileDescriptor, $0, $1) }
+        let result = unsafe receivingSocketAddress(into: &address) { unsafe getsockname(queues[index].fileDescriptor, $0, $1) }
         guard result == 0, let address else { throw DemikernelError(.last, "the socket has no address") }
         return address
     }
@@ -218,14 +219,15 @@ extension Core {
     package mutating func remoteAddress(_ descriptor: QueueDescriptor) throws(DemikernelError) -> SocketAddress {
         let index = try socketIndex(descriptor)
         var address: SocketAddress?
-        let result = receivingSocketAddress(into: &address) { unsafe getpeername(queues[index].fileDescriptor, $0, $1) }
+        let result = unsafe receivingSocketAddress(into: &address) { unsafe getpeername(queues[index].fileDescriptor, $0, $1) }
         guard result == 0, let address else { throw DemikernelError(.last, "the socket is not connected") }
         return address
     }
 
     /// The kernel's descriptor behind a socket, for its options. Throws EBADF, ENOTSOCK.
-    func kernelSocket(_ descriptor: QueueDescriptor) throws(DemikernelError) -> Int32 {
-        queues[try socketIndex(descriptor)].fileDescriptor
+    package func kernelSocket(_ descriptor: QueueDescriptor) throws(DemikernelError) -> Int32 {
+        let index = try socketIndex(descriptor)
+        return queues[index].fileDescriptor
     }
 }
 

@@ -1,7 +1,7 @@
 import CDemikernelShims
 import Glibc
 import Synchronization
-package import SystemPackage
+import SystemPackage
 
 /// What other threads ask of a libOS: to wake, to cancel an operation, to run a job of a Swift task. The only part of a libOS that is shared.
 ///

@@ -19,6 +19,6 @@ public enum Registry {
         guard !entries.contains(where: { $0.name == name }) else { return }
         let names = entries.map(\.name).joined(separator: ", ")
         throw ConfigurationError(
-            errno: .operationNotSupportedByDevice, key: "libos", message: "there is no libOS named \"\(name)\"; this build has: \(names)")
+            .operationNotSupportedByDevice, key: "libos", "there is no libOS named \"\(name)\"; this build has: \(names)")
     }
 }

@@ -1,4 +1,4 @@
-public import SystemPackage
+import SystemPackage
 
 /// What a completed operation brings: the answer of `wait`, which hands out the data itself and not just its arrival (paper, section 4.2).
 ///

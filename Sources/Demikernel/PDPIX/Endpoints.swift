@@ -1,4 +1,4 @@
-public import SystemPackage
+import SystemPackage
 
 // The async faces of queue descriptors. Each is `Sendable`, so that task groups can take it, but works on its libOS's thread alone: a call
 // from anywhere else throws EPERM instead of racing.

@@ -1,4 +1,4 @@
-public import SystemPackage
+import SystemPackage
 
 // Swift concurrency on the libOS's own thread. An await first looks whether its operation is complete, then polls the libOS inline while no
 // other task has something to run, and only then suspends.
@@ -62,8 +62,8 @@ extension LibOS {
     private nonisolated(nonsending) func suspend(for token: QToken) async {
         let mailbox = core.mailbox
         await withTaskCancellationHandler {
-            await withUnsafeContinuation { (continuation: UnsafeContinuation<Void, Never>) in
-                core.suspend(token.slot, unsafe continuation)
+            await unsafe withUnsafeContinuation { (continuation: UnsafeContinuation<Void, Never>) in
+                unsafe core.suspend(token.slot, continuation)
             }
         } onCancel: {
             // From any thread, at any time: the libOS's own thread does it, where the operation still lives.

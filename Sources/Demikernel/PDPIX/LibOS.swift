@@ -1,5 +1,5 @@
 import CDemikernelShims
-public import SystemPackage
+import SystemPackage
 
 /// A library operating system: PDPIX, the portable datapath interface, over one device (paper, section 4).
 ///
@@ -38,7 +38,7 @@ public final class LibOS {
 
     deinit {
         core.shutdown()
-        if isOnItsThread { unsafe dk_thread_libos_set(nil) }
+        if isOnItsThread { dk_thread_libos_set(nil) }
         unsafe pointer.deinitialize(count: 1)
         unsafe pointer.deallocate()
     }

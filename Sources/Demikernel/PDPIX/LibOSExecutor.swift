@@ -28,7 +28,7 @@ final class LibOSExecutor: TaskExecutor, @unchecked Sendable {
         if mailbox.hasJobs { for job in mailbox.takeJobs() { ring.append(job) } }
         var budget = 256
         while budget > 0, let job = ring.popFirst() {
-            job.runSynchronously(on: asUnownedTaskExecutor())
+            unsafe job.runSynchronously(on: asUnownedTaskExecutor())
             budget -= 1
         }
     }
@@ -39,7 +39,7 @@ final class LibOSExecutor: TaskExecutor, @unchecked Sendable {
 /// Invariant: `state` addresses an initialised `State` whose storage has `mask + 1` slots, `count` of them initialised from `head` on.
 @safe
 private final class JobRing {
-    private struct State {
+    @unsafe private struct State {
         var storage: UnsafeMutablePointer<UnownedJob>
         var mask: Int
         var head = 0

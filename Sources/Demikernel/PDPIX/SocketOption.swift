@@ -1,5 +1,5 @@
 import Glibc
-public import SystemPackage
+import SystemPackage
 
 /// An option of a socket, with the type of its value: `getsockopt(2)`, `setsockopt(2)`.
 public struct SocketOption<Value: Sendable>: Sendable {
@@ -58,7 +58,7 @@ extension SocketOption where Value == Duration? {
     }
 }
 
-private func readOption<Raw>(_ descriptor: Int32, _ level: Int32, _ name: Int32, _ initial: Raw) throws(DemikernelError) -> Raw {
+private func readOption<Raw: BitwiseCopyable>(_ descriptor: Int32, _ level: Int32, _ name: Int32, _ initial: Raw) throws(DemikernelError) -> Raw {
     var value = initial
     var size = socklen_t(MemoryLayout<Raw>.size)
     guard unsafe getsockopt(descriptor, level, name, &value, &size) == 0 else {
@@ -67,7 +67,7 @@ private func readOption<Raw>(_ descriptor: Int32, _ level: Int32, _ name: Int32,
     return value
 }
 
-private func writeOption<Raw>(_ descriptor: Int32, _ level: Int32, _ name: Int32, _ value: Raw) throws(DemikernelError) {
+private func writeOption<Raw: BitwiseCopyable>(_ descriptor: Int32, _ level: Int32, _ name: Int32, _ value: Raw) throws(DemikernelError) {
     var value = value
     guard unsafe setsockopt(descriptor, level, name, &value, socklen_t(MemoryLayout<Raw>.size)) == 0 else {
         throw DemikernelError(.last, "the socket does not take that option")

@@ -1,5 +1,5 @@
 import CDemikernelShims
-package import Glibc
+import Glibc
 
 /// Monotonic time in nanoseconds, cheap enough to be read once per turn of the scheduler.
 ///
@@ -213,7 +213,7 @@ package struct CounterScale: BitwiseCopyable {
 
 extension Clock {
     /// The nanoseconds of a span: none for a negative one, `UInt64.max` (five centuries: for ever) for one that does not fit.
-    package static func nanoseconds(_ span: timespec) -> UInt64 {
+    static func nanoseconds(_ span: timespec) -> UInt64 {
         nanoseconds(seconds: Int64(span.tv_sec), rest: Int64(span.tv_nsec))
     }
 

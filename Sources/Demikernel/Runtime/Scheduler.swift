@@ -15,7 +15,7 @@ package struct Waker: BitwiseCopyable, Equatable {
 }
 
 /// A background task that code outside the scheduler polls: a function and its context, not a closure (27.7 ns and a retain).
-package struct ForeignTask: BitwiseCopyable {
+@safe package struct ForeignTask: BitwiseCopyable {
     package typealias Poll = @convention(c) (_ context: UnsafeMutableRawPointer?, _ now: UInt64) -> UInt8
     let poll: Poll
     let context: UnsafeMutableRawPointer?
