@@ -78,6 +78,8 @@ final class Pipe {
 /// A file engine that `#expect` can take, which a noncopyable value it cannot.
 final class EngineUnderTest {
     private var engine: FileEngine
+    /// The memory of requests, which outlives the engine.
+    private var memory: [Bytes] = []
     init(_ engine: consuming FileEngine) { self.engine = engine }
 
     var backend: FileEngineBackend { engine.backend }
@@ -92,13 +94,15 @@ final class EngineUnderTest {
     func shutdown() { engine.shutdown() }
 
     func read(_ file: Int32, _ bytes: Bytes, from start: Int = 0, at offset: Int64 = 0, userData: UInt64 = 1) -> Bool {
-        unsafe engine.read(fd: file, into: bytes.base + start, count: bytes.count - start, offset: offset, userData: userData)
+        memory.append(bytes)
+        return unsafe engine.read(fd: file, into: bytes.base + start, count: bytes.count - start, offset: offset, userData: userData)
     }
 
     func write(
         _ file: Int32, _ bytes: Bytes, from start: Int = 0, at offset: Int64 = 0, durable: Bool = false, userData: UInt64 = 1
     ) -> Bool {
-        unsafe engine.write(
+        memory.append(bytes)
+        return unsafe engine.write(
             fd: file, from: bytes.base + start, count: bytes.count - start, offset: offset, durable: durable, userData: userData)
     }
 
