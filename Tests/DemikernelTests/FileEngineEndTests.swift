@@ -7,9 +7,9 @@ import Testing
 @Suite(.timeLimit(.minutes(2))) struct FileEngineEndTests {
     // MARK: - Streams and cancellation
 
-    @Test(arguments: fileEngineBackends)
-    func `a read of an empty pipe waits without holding up files, and ends when bytes come`(ring: RingPolicy) throws {
-        let engine = try makeEngine(ring)
+    @Test(arguments: FileBackendUnderTest.available)
+    func `a read of an empty pipe waits without holding up files, and ends when bytes come`(backend: FileBackendUnderTest) throws {
+        let engine = try makeEngine(backend)
         let pipe = try Pipe()
         let file = try TemporaryFile(contents: [1, 2, 3])
         let waiting = Bytes(count: 8)
@@ -25,9 +25,9 @@ import Testing
         #expect(waiting.array == [1, 2, 3, 0, 0, 0, 0, 0])
     }
 
-    @Test(arguments: fileEngineBackends)
-    func `a cancelled read of an empty pipe ends as cancelled and takes no bytes`(ring: RingPolicy) throws {
-        let engine = try makeEngine(ring)
+    @Test(arguments: FileBackendUnderTest.available)
+    func `a cancelled read of an empty pipe ends as cancelled and takes no bytes`(backend: FileBackendUnderTest) throws {
+        let engine = try makeEngine(backend)
         let pipe = try Pipe()
         let first = Bytes(count: 8)
         let second = Bytes(count: 8)
@@ -44,9 +44,9 @@ import Testing
         #expect(second.array == [5, 6, 0, 0, 0, 0, 0, 0])
     }
 
-    @Test(arguments: fileEngineBackends)
-    func `one cancellation reaches every request of its name`(ring: RingPolicy) throws {
-        let engine = try makeEngine(ring, depth: 8)
+    @Test(arguments: FileBackendUnderTest.available)
+    func `one cancellation reaches every request of its name`(backend: FileBackendUnderTest) throws {
+        let engine = try makeEngine(backend, depth: 8)
         let pipe = try Pipe()
         let memory = (0..<8).map { _ in Bytes(count: 8) }
         for round in 0..<20 {
@@ -60,9 +60,9 @@ import Testing
         }
     }
 
-    @Test(arguments: fileEngineBackends)
-    func `a cancellation that comes too late leaves the result as it is`(ring: RingPolicy) throws {
-        let engine = try makeEngine(ring)
+    @Test(arguments: FileBackendUnderTest.available)
+    func `a cancellation that comes too late leaves the result as it is`(backend: FileBackendUnderTest) throws {
+        let engine = try makeEngine(backend)
         let file = try TemporaryFile(contents: [1, 2, 3])
         let bytes = Bytes(count: 3)
         for _ in 0..<50 {
@@ -75,9 +75,9 @@ import Testing
         }
     }
 
-    @Test(arguments: fileEngineBackends)
-    func `a write to a full pipe waits for room`(ring: RingPolicy) throws {
-        let engine = try makeEngine(ring)
+    @Test(arguments: FileBackendUnderTest.available)
+    func `a write to a full pipe waits for room`(backend: FileBackendUnderTest) throws {
+        let engine = try makeEngine(backend)
         let pipe = try Pipe()
         let page = Bytes(count: 4096, filledWith: 7)
         #expect(fcntl(pipe.writeEnd, 1031 /* F_SETPIPE_SZ */, 4096) == 4096)
@@ -89,9 +89,9 @@ import Testing
         #expect(try engine.complete(2).map(\.result) == [4096, 4096])
     }
 
-    @Test(arguments: fileEngineBackends)
-    func `a non-blocking pipe is waited for like any other`(ring: RingPolicy) throws {
-        let engine = try makeEngine(ring)
+    @Test(arguments: FileBackendUnderTest.available)
+    func `a non-blocking pipe is waited for like any other`(backend: FileBackendUnderTest) throws {
+        let engine = try makeEngine(backend)
         let pipe = try Pipe()
         #expect(fcntl(pipe.readEnd, F_SETFL, O_NONBLOCK) == 0)
         #expect(engine.read(pipe.readEnd, Bytes(count: 8), userData: 1))
@@ -102,10 +102,10 @@ import Testing
 
     // MARK: - Opening and closing
 
-    @Test(arguments: fileEngineBackends)
-    func `a file is created, written, closed and found again`(ring: RingPolicy) throws {
-        let engine = try makeEngine(ring)
-        let path = "/tmp/demikernel-files-\(getpid())-\(engine.backend)"
+    @Test(arguments: FileBackendUnderTest.available)
+    func `a file is created, written, closed and found again`(backend: FileBackendUnderTest) throws {
+        let engine = try makeEngine(backend)
+        let path = "/tmp/demikernel-files-\(getpid())-\(backend)"
         defer { unsafe _ = unlink(path) }
         #expect(engine.open(path, O_CREAT | O_EXCL | O_RDWR, mode: 0o600))
         let descriptor = try engine.result()
@@ -132,9 +132,9 @@ import Testing
         Glibc.close(again)
     }
 
-    @Test(arguments: fileEngineBackends)
-    func `a path that cannot be opened is answered with its errno`(ring: RingPolicy) throws {
-        let engine = try makeEngine(ring)
+    @Test(arguments: FileBackendUnderTest.available)
+    func `a path that cannot be opened is answered with its errno`(backend: FileBackendUnderTest) throws {
+        let engine = try makeEngine(backend)
         let file = try TemporaryFile()
         let cases: [(String, Int32, Int32)] = [
             ("/tmp/demikernel-no-such-file", O_RDONLY, -ENOENT), ("", O_RDONLY, -ENOENT), ("/tmp", O_RDWR, -EISDIR),
@@ -145,12 +145,12 @@ import Testing
         #expect(try engine.complete(cases.count).map(\.result) == cases.map(\.2))
     }
 
-    @Test(arguments: fileEngineBackends)
-    func `a descriptor that nobody takes is closed with the engine`(ring: RingPolicy) throws {
+    @Test(arguments: FileBackendUnderTest.available)
+    func `a descriptor that nobody takes is closed with the engine`(backend: FileBackendUnderTest) throws {
         let file = try TemporaryFile()
         let before = descriptors(of: file.path)
         do {
-            let engine = try makeEngine(ring)
+            let engine = try makeEngine(backend)
             for index in 0..<10 { #expect(engine.open(file.path, O_RDONLY, userData: UInt64(index))) }
             try engine.submit()
         }
@@ -159,9 +159,9 @@ import Testing
 
     // MARK: - The end
 
-    @Test(arguments: fileEngineBackends)
-    func `shutdown ends everything in flight, and no memory is written after it`(ring: RingPolicy) throws {
-        let engine = try makeEngine(ring, depth: 128)
+    @Test(arguments: FileBackendUnderTest.available)
+    func `shutdown ends everything in flight, and no memory is written after it`(backend: FileBackendUnderTest) throws {
+        let engine = try makeEngine(backend, depth: 128)
         let pipe = try Pipe()
         let file = try TemporaryFile(contents: [UInt8](repeating: 1, count: 1 << 20))
         let memory = (0..<128).map { _ in Bytes(count: 1 << 16) }
@@ -193,16 +193,17 @@ import Testing
         #expect(engine.reap() == nil)
     }
 
-    @Test(arguments: fileEngineBackends)
-    func `an engine may go with requests queued, submitted, cancelled and unreaped`(ring: RingPolicy) throws {
+    @Test(arguments: FileBackendUnderTest.available)
+    func `an engine may go with requests queued, submitted, cancelled and unreaped`(backend: FileBackendUnderTest) throws {
         let pipe = try Pipe()
         let file = try TemporaryFile(contents: [1])
         let bytes = Bytes(count: 8)
         for stage in 0..<4 {
-            let engine = try makeEngine(ring, depth: 4)
+            let engine = try makeEngine(backend, depth: 4)
             #expect(engine.read(pipe.readEnd, bytes, userData: 1))
             #expect(engine.read(file.descriptor, bytes, userData: 2))
             #expect(engine.open(file.path, O_RDONLY, userData: 3))
+            #expect(engine.truncate(file.descriptor, length: 1, userData: 4))
             if stage > 0 { try engine.submit() }
             if stage > 1 { #expect(engine.cancel(1)) }
             if stage > 2 { try engine.submit() }
@@ -210,10 +211,10 @@ import Testing
         #expect(descriptors(of: file.path).count == 1)
     }
 
-    @Test(arguments: fileEngineBackends)
-    func `opening a named pipe that nobody writes to does not outlive the shutdown`(ring: RingPolicy) throws {
-        let engine = try makeEngine(ring)
-        let path = "/tmp/demikernel-fifo-\(getpid())-\(engine.backend)"
+    @Test(arguments: FileBackendUnderTest.available)
+    func `opening a named pipe that nobody writes to does not outlive the shutdown`(backend: FileBackendUnderTest) throws {
+        let engine = try makeEngine(backend)
+        let path = "/tmp/demikernel-fifo-\(getpid())-\(backend)"
         defer { unsafe _ = unlink(path) }
         try #require(unsafe mkfifo(path, 0o600) == 0)
         #expect(engine.open(path, O_RDONLY))

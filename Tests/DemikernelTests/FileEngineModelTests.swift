@@ -6,9 +6,9 @@ import Testing
 /// Random requests against arrays that stand for files, and the parts that the engine is made of.
 @Suite(.timeLimit(.minutes(2))) struct FileEngineModelTests {
     /// Requests on one file follow each other, those on different files overlap, and each file ends as its model does.
-    @Test(arguments: fileEngineBackends, [1, 2, 3] as [UInt64])
-    func `random requests leave every file as its model`(ring: RingPolicy, seed: UInt64) throws {
-        let engine = try makeEngine(ring, depth: 16)
+    @Test(arguments: FileBackendUnderTest.available, [1, 2, 3] as [UInt64])
+    func `random requests leave every file as its model`(backend: FileBackendUnderTest, seed: UInt64) throws {
+        let engine = try makeEngine(backend, depth: 16)
         var generator = FileTestGenerator(seed: seed)
         let files = try (0..<16).map { _ in try TemporaryFile() }
         var models = [[UInt8]](repeating: [], count: 16)

@@ -3,14 +3,24 @@ import SystemPackage
 import Testing
 @testable import Demikernel
 
-/// The back-ends that this machine can run; the suite takes each of them.
-let fileEngineBackends: [RingPolicy] = {
-    if let _ = try? FileEngine(FileEngineConfiguration(ring: .require, queueDepth: 1)) { return [.require, .never] }
-    return [.never]
-}()
+/// What carries out the requests of a test.
+enum FileBackendUnderTest {
+    case ring
+    /// A ring that cannot truncate, so that the helper thread works beside it.
+    case ringAndThread
+    case thread
 
-func makeEngine(_ ring: RingPolicy, depth: Int = 64) throws -> EngineUnderTest {
-    EngineUnderTest(try FileEngine(FileEngineConfiguration(ring: ring, queueDepth: depth)))
+    /// Those that this machine can run; the suite takes each of them.
+    static let available: [FileBackendUnderTest] = {
+        if let _ = try? FileEngine(FileEngineConfiguration(ring: .require, queueDepth: 1)) { return [.ring, .ringAndThread, .thread] }
+        return [.thread]
+    }()
+}
+
+func makeEngine(_ backend: FileBackendUnderTest, depth: Int = 64) throws -> EngineUnderTest {
+    var configuration = FileEngineConfiguration(ring: backend == .thread ? .never : .require, queueDepth: depth)
+    configuration.truncatesOnThread = backend == .ringAndThread
+    return EngineUnderTest(try FileEngine(configuration))
 }
 
 /// A file (or a named pipe) that disappears with the test.

@@ -5,9 +5,9 @@ import Testing
 
 /// What a file engine must do whichever back-end carries it out.
 @Suite(.timeLimit(.minutes(2))) struct FileEngineTests {
-    @Test(arguments: fileEngineBackends)
-    func `what is written is read back`(ring: RingPolicy) throws {
-        let engine = try makeEngine(ring)
+    @Test(arguments: FileBackendUnderTest.available)
+    func `what is written is read back`(backend: FileBackendUnderTest) throws {
+        let engine = try makeEngine(backend)
         let file = try TemporaryFile()
         let sent = Bytes(Array("demikernel".utf8))
         let received = Bytes(count: 10)
@@ -21,9 +21,9 @@ import Testing
         #expect(engine.inFlight == 0)
     }
 
-    @Test(arguments: fileEngineBackends)
-    func `a read is short at the end of the file and empty past it`(ring: RingPolicy) throws {
-        let engine = try makeEngine(ring)
+    @Test(arguments: FileBackendUnderTest.available)
+    func `a read is short at the end of the file and empty past it`(backend: FileBackendUnderTest) throws {
+        let engine = try makeEngine(backend)
         let file = try TemporaryFile(contents: [1, 2, 3])
         let bytes = Bytes(count: 8, filledWith: 9)
         for (offset, expected) in [(1, 2), (3, 0), (1 << 40, 0)] as [(Int64, Int32)] {
@@ -33,9 +33,9 @@ import Testing
         #expect(bytes.array == [2, 3, 9, 9, 9, 9, 9, 9])
     }
 
-    @Test(arguments: fileEngineBackends)
-    func `every request on a closed descriptor fails with EBADF`(ring: RingPolicy) throws {
-        let engine = try makeEngine(ring)
+    @Test(arguments: FileBackendUnderTest.available)
+    func `every request on a closed descriptor fails with EBADF`(backend: FileBackendUnderTest) throws {
+        let engine = try makeEngine(backend)
         let bytes = Bytes(count: 8)
         for closed in [-1, 1 << 20] as [Int32] {
             let accepted = [
@@ -51,9 +51,9 @@ import Testing
         #expect(engine.statistics.failures == 10)
     }
 
-    @Test(arguments: fileEngineBackends)
-    func `what cannot be done is answered with the errno of the system call`(ring: RingPolicy) throws {
-        let engine = try makeEngine(ring)
+    @Test(arguments: FileBackendUnderTest.available)
+    func `what cannot be done is answered with the errno of the system call`(backend: FileBackendUnderTest) throws {
+        let engine = try makeEngine(backend)
         let bytes = Bytes(count: 8)
         let file = try TemporaryFile()
         let pipe = try Pipe()
@@ -79,9 +79,9 @@ import Testing
         #expect(file.contents.isEmpty)
     }
 
-    @Test(arguments: fileEngineBackends)
-    func `a full queue refuses, and accepts again after completions`(ring: RingPolicy) throws {
-        let engine = try makeEngine(ring, depth: 5)
+    @Test(arguments: FileBackendUnderTest.available)
+    func `a full queue refuses, and accepts again after completions`(backend: FileBackendUnderTest) throws {
+        let engine = try makeEngine(backend, depth: 5)
         let file = try TemporaryFile(contents: [7])
         let bytes = (0..<6).map { _ in Bytes(count: 1) }
         for round in 0..<3 {
@@ -99,9 +99,9 @@ import Testing
         }
     }
 
-    @Test(arguments: fileEngineBackends)
-    func `durable writes and O_DSYNC files write the same bytes`(ring: RingPolicy) throws {
-        let engine = try makeEngine(ring)
+    @Test(arguments: FileBackendUnderTest.available)
+    func `durable writes and O_DSYNC files write the same bytes`(backend: FileBackendUnderTest) throws {
+        let engine = try makeEngine(backend)
         let plain = try TemporaryFile()
         let synchronous = try TemporaryFile(flags: O_DSYNC)
         let bytes = Bytes((0..<200).map { UInt8($0) })
@@ -114,9 +114,9 @@ import Testing
         #expect(plain.contents == bytes.array && synchronous.contents == bytes.array)
     }
 
-    @Test(arguments: fileEngineBackends)
-    func `transfers of 8 MiB arrive whole`(ring: RingPolicy) throws {
-        let engine = try makeEngine(ring)
+    @Test(arguments: FileBackendUnderTest.available)
+    func `transfers of 8 MiB arrive whole`(backend: FileBackendUnderTest) throws {
+        let engine = try makeEngine(backend)
         let file = try TemporaryFile()
         let size = 8 << 20
         let sent = Bytes((0..<size).map { UInt8(truncatingIfNeeded: $0 &* 2_654_435_761 >> 13) })
@@ -140,9 +140,9 @@ import Testing
         #expect(unsafe memcmp(sent.base, received.base, size) == 0)
     }
 
-    @Test(arguments: fileEngineBackends)
-    func `1000 requests in flight each transfer their own bytes`(ring: RingPolicy) throws {
-        let engine = try makeEngine(ring, depth: 1000)
+    @Test(arguments: FileBackendUnderTest.available)
+    func `1000 requests in flight each transfer their own bytes`(backend: FileBackendUnderTest) throws {
+        let engine = try makeEngine(backend, depth: 1000)
         let blocks = 2000
         let file = try TemporaryFile(contents: (0..<blocks).flatMap { block in (0..<64).map { UInt8(truncatingIfNeeded: block &* 31 &+ $0) } })
         var generator = FileTestGenerator(seed: 42)
@@ -167,9 +167,9 @@ import Testing
         }
     }
 
-    @Test(arguments: fileEngineBackends)
-    func `truncation cuts and extends`(ring: RingPolicy) throws {
-        let engine = try makeEngine(ring)
+    @Test(arguments: FileBackendUnderTest.available)
+    func `truncation cuts and extends`(backend: FileBackendUnderTest) throws {
+        let engine = try makeEngine(backend)
         let file = try TemporaryFile(contents: [1, 2, 3, 4])
         for (length, expected) in [(2, [1, 2]), (5, [1, 2, 0, 0, 0]), (0, [])] as [(Int64, [UInt8])] {
             #expect(engine.truncate(file.descriptor, length: length, userData: 1))
@@ -178,9 +178,9 @@ import Testing
         }
     }
 
-    @Test(arguments: fileEngineBackends)
-    func `an appending file ignores the offset, and the current position moves on`(ring: RingPolicy) throws {
-        let engine = try makeEngine(ring)
+    @Test(arguments: FileBackendUnderTest.available)
+    func `an appending file ignores the offset, and the current position moves on`(backend: FileBackendUnderTest) throws {
+        let engine = try makeEngine(backend)
         let appending = try TemporaryFile(flags: O_APPEND, contents: [1])
         let plain = try TemporaryFile(contents: [1, 2, 3])
         let bytes = Bytes([8, 9])
@@ -197,9 +197,9 @@ import Testing
         #expect(plain.contents == [8, 9, 8, 9])
     }
 
-    @Test(arguments: fileEngineBackends)
-    func `the event descriptor tells of completions until it is drained`(ring: RingPolicy) throws {
-        let engine = try makeEngine(ring)
+    @Test(arguments: FileBackendUnderTest.available)
+    func `the event descriptor tells of completions until it is drained`(backend: FileBackendUnderTest) throws {
+        let engine = try makeEngine(backend)
         let file = try TemporaryFile()
         #expect(!engine.isSignalled())
         #expect(engine.synchronize(file.descriptor, userData: 1))
@@ -210,9 +210,9 @@ import Testing
         #expect(!engine.isSignalled())
     }
 
-    @Test(arguments: fileEngineBackends)
-    func `nothing queued is nothing submitted or reaped`(ring: RingPolicy) throws {
-        let engine = try makeEngine(ring)
+    @Test(arguments: FileBackendUnderTest.available)
+    func `nothing queued is nothing submitted or reaped`(backend: FileBackendUnderTest) throws {
+        let engine = try makeEngine(backend)
         #expect(!engine.needsSubmit)
         try engine.submit()
         #expect(engine.reap() == nil)
@@ -229,7 +229,7 @@ import Testing
     @Test func `the default engine can always be made and says what it is`() throws {
         let engine = EngineUnderTest(try FileEngine())
         #expect((engine.backend == .ioUring) == (engine.ringRefusal == nil))
-        let threaded = try makeEngine(.never)
+        let threaded = try makeEngine(.thread)
         #expect(threaded.backend == .thread && threaded.ringRefusal == nil)
     }
 }
