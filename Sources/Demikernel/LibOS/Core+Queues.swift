@@ -41,6 +41,7 @@ extension Core {
             }
             let slot = try begin(.push, on: index)
             operations[slot].segments = segments
+            operations[slot].progress = 0
             submitWriter(index, slot)
             return slot
         case .kernelDatagram: return try pushDatagram(index, segments, to: address)
@@ -65,10 +66,8 @@ extension Core {
         }
         let slot = try begin(.push, on: index)
         operations[slot].segments = segments
-        if let address {
-            operations[slot].address = address
-            operations[slot].hasAddress = true
-        }
+        operations[slot].progress = 0
+        if let address { operations[slot].setAddress(address) }
         if queues[index].state == .unbound { queues[index].state = .bound }
         submitWriter(index, slot)
         return slot

@@ -158,10 +158,7 @@ extension Core {
         let limit = operations[slot].limit
         if limit > 0 && count > limit { segment.trimLast(count &- limit) }
         operations[slot].segments = .single(segment)
-        if let source {
-            operations[slot].address = source
-            operations[slot].hasAddress = true
-        }
+        if let source { operations[slot].setAddress(source) }
         completeReader(index, slot)
         return true
     }
@@ -201,7 +198,7 @@ extension Core {
     /// `sendto(2)`: one datagram.
     private mutating func sendDatagram(_ index: UInt32, _ slot: UInt32) -> Bool {
         let vector = SegmentVector(operations[slot].segments, from: 0)
-        let count = vector.send(queues[index].fileDescriptor, to: operations[slot].hasAddress ? operations[slot].address : nil)
+        let count = vector.send(queues[index].fileDescriptor, to: operations[slot].flags.contains(.hasAddress) ? operations[slot].address : nil)
         if count < 0 { return sendFailed(index, slot) }
         completeWriter(index, slot)
         return true

@@ -21,6 +21,8 @@
 
     /// The first byte. The segment is not null.
     @inline(__always) package var start: UnsafeMutableRawPointer { unsafe object.unsafelyUnwrapped + Int(offset) }
+    /// The object's address, or 0: to compare, not to load from.
+    @inline(__always) package var address: UInt { unsafe UInt(bitPattern: object) }
     @inline(__always) package var byteCount: Int { Int(count) }
     @inline(__always) package var bytes: UnsafeMutableRawBufferPointer {
         guard !isNull else { return unsafe UnsafeMutableRawBufferPointer(start: nil, count: 0) }

@@ -51,7 +51,7 @@ final class Endpoint: @unchecked Sendable {
         } catch {
             throw PushError(error, returning: ScatterGatherArray())
         }
-        if case .failed(let error, let returned) = consume completion.result { throw PushError(error, returning: returned) }
+        if case .failed(let error, let returned) = completion.take() { throw PushError(error, returning: returned) }
     }
 
     func close() throws(DemikernelError) { try checked().close(descriptor) }
@@ -118,7 +118,7 @@ public final class Listener: AsyncSequence, Sendable {
     public nonisolated(nonsending) func accept() async throws(DemikernelError) -> Connection {
         let libOS = try endpoint.checked()
         let completion = try await libOS.completion(of: try libOS.accept(descriptor))
-        switch consume completion.result {
+        switch completion.take() {
         case .accepted(let accepted, let address): return Connection(libOS, accepted, address)
         case .failed(let error, _): throw error
         default: throw DemikernelError(.invalidArgument, "the operation was no accept")
@@ -173,7 +173,7 @@ public final class DatagramSocket: Sendable {
     /// The next datagram. Throws ECONNREFUSED where an earlier one was refused; ECANCELED, EBADF, EPERM, ENOMEM.
     public nonisolated(nonsending) func pop() async throws(DemikernelError) -> Datagram {
         let completion = try await endpoint.pop(limit: nil)
-        switch consume completion.result {
+        switch completion.take() {
         case .popped(var segments, let source):
             let buffer: Buffer? = segments.removeFirst()
             guard let buffer, let source else { throw DemikernelError(.noMessage, "the datagram has no source") }

@@ -82,6 +82,7 @@ private final class Outcome<Result>: @unchecked Sendable {
 extension Core {
     /// Has the operation resume a Swift task when it completes.
     func suspend(_ slot: UInt32, _ continuation: UnsafeContinuation<Void, Never>) {
+        operations[slot].flags.insert(.awaited)
         operations[slot].continuation = unsafe unsafeBitCast(continuation, to: UInt.self)
         // A completion between the last look and here has nobody else to resume the task.
         if operations[slot].phase == .complete { resume(slot) }
