@@ -34,7 +34,7 @@ extension Core {
         runReady()
         guard operations.contains(token) else { throw .unknownToken }
         if operations[token.slot].phase != .complete { try waitSlowly(token, timeout: timeout) }
-        return take(token.slot)
+        return take(token)
     }
 
     @inline(never)
@@ -102,7 +102,10 @@ extension Core {
         guard tokens.count > 0 else { throw .noTokens }
         guard operations.contains(tokens[0]) else { throw .unknownToken }
         noteOffset(lastOffset, in: tokens)
-        noteOffset(tokens.count &- 1, in: tokens)
+        if tokens.count != lastCount {
+            lastCount = tokens.count
+            noteOffset(tokens.count &- 1, in: tokens)
+        }
         runReady()
         if completions.parkedCount == 0, let slot = completions.nextNew {
             let hint = Int(operations[slot].hint)

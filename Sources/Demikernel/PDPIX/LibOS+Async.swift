@@ -1,3 +1,4 @@
+import CDemikernelShims
 import SystemPackage
 
 // Swift concurrency on the libOS's own thread. An await first looks whether its operation is complete, then polls the libOS inline while no
@@ -58,18 +59,26 @@ extension LibOS {
         while core.operations[token.slot].phase != .complete { await suspend(for: token) }
     }
 
-    /// One real suspension.
+    /// One real suspension. The cancellation handler is registered with the runtime directly: `withTaskCancellationHandler` allocates a
+    /// closure and two frames for it.
     private nonisolated(nonsending) func suspend(for token: QToken) async {
-        let mailbox = core.mailbox
-        await withTaskCancellationHandler {
-            await unsafe withUnsafeContinuation { (continuation: UnsafeContinuation<Void, Never>) in
-                unsafe core.suspend(token.slot, continuation)
-            }
-        } onCancel: {
-            // From any thread, at any time: the libOS's own thread does it, where the operation still lives.
-            mailbox.cancel(token)
+        let handler = core.watchCancellation(token.slot)
+        await unsafe withUnsafeContinuation { (continuation: UnsafeContinuation<Void, Never>) in
+            unsafe core.suspend(token.slot, continuation)
         }
+        core.endWatch(handler)
     }
+}
+
+/// What the runtime calls when a task that awaits an operation is cancelled: on any thread, at any time until the watch has ended. The
+/// libOS's own thread does the cancelling, where the operation still lives.
+@c(dk_operation_cancelled)
+func operationCancelled(_ context: UnsafeMutableRawPointer) {
+    let operation = unsafe context.assumingMemoryBound(to: Operation.self)
+    let mailbox = unsafe Unmanaged<Mailbox>.fromOpaque(UnsafeRawPointer(bitPattern: operation.pointee.mailbox)!)
+    let slot = unsafe operation.pointee.slot
+    let generation = unsafe operation.pointee.generation
+    unsafe mailbox._withUnsafeGuaranteedRef { $0.cancel(QToken(slot: slot, generation: generation)) }
 }
 
 /// Where ``LibOS/run(_:)`` finds the result. Used on the libOS's thread alone.
@@ -79,7 +88,23 @@ private final class Outcome<Result>: @unchecked Sendable {
     init(_ libOS: LibOS) { self.libOS = libOS }
 }
 
+/// A cancellation handler that is registered with the current task.
+@safe
+struct CancellationWatch {
+    fileprivate let record: UnsafeMutableRawPointer
+}
+
 extension Core {
+    /// Has the runtime cancel the operation when the current task is cancelled. The operation lives until the watch has ended: only the task
+    /// that watches takes it.
+    func watchCancellation(_ slot: UInt32) -> CancellationWatch {
+        operations[slot].mailbox = unsafe UInt(bitPattern: Unmanaged.passUnretained(mailbox).toOpaque())
+        operations[slot].slot = slot
+        return unsafe CancellationWatch(record: dk_cancellation_handler_add(operations.address(of: slot)))
+    }
+
+    func endWatch(_ watch: CancellationWatch) { unsafe dk_cancellation_handler_remove(watch.record) }
+
     /// Has the operation resume a Swift task when it completes.
     func suspend(_ slot: UInt32, _ continuation: UnsafeContinuation<Void, Never>) {
         operations[slot].flags.insert(.awaited)

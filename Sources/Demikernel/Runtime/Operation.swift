@@ -61,6 +61,8 @@ package struct Operation: BitwiseCopyable {
     // Second line.
     /// The continuation of the Swift task that awaits the operation.
     var continuation: UInt
+    /// While a task awaits the operation: the mailbox (unmanaged), for whoever cancels the task on another thread.
+    var mailbox: UInt
     /// `push` to a device: bytes that it has taken.
     var progress: Int
     /// `pop` from a device: the most bytes wanted, 0 for no limit.
@@ -69,6 +71,8 @@ package struct Operation: BitwiseCopyable {
     var address: SocketAddress
     /// `timer`: its entry in the wheel.
     var timer: TimerKey
+    /// The operation's own slot, for whoever has only its address.
+    var slot: UInt32
 
     static var none: UInt32 { .max }
     var isInFlight: Bool { flags.contains(.inFlight) }
@@ -110,6 +114,9 @@ package struct OperationTable: ~Copyable {
             return unsafe slots.base + Int(slot)
         }
     }
+
+    /// Where the operation lies, until it is removed.
+    @unsafe func address(of slot: UInt32) -> UnsafeMutableRawPointer { unsafe UnsafeMutableRawPointer(slots.base + Int(slot)) }
 
     /// Whether `token` names a live operation.
     @inline(__always)
