@@ -70,7 +70,7 @@ struct BenchCommand: ParsableCommand {
                 column(benchmark.name, 22) + column(benchmark.unit, 8) + column(decimal(minimum), -10) + column(decimal(median), -10)
                     + column(benchmark.reach.map { "<= \(decimal($0))" } ?? "", -14))
         }
-        unsafe fflush(nil)
+        fflush(nil)
     }
 }
 

@@ -40,19 +40,25 @@ final class Endpoint: @unchecked Sendable {
 
     @inline(__always)
     nonisolated(nonsending) func push(_ segments: consuming ScatterGatherArray, to address: SocketAddress?) async throws(PushError) {
-        let token: QToken
         do throws(DemikernelError) {
             _ = try checked()
         } catch {
             throw PushError(error, returning: segments)
         }
-        token = try libOS.push(descriptor, segments, to: address)
-        let completion: Completion
+        let token = try libOS.push(descriptor, segments, to: address)
+        if libOS.hasCompleted(token) { return try finish(token) }
         do throws(DemikernelError) {
-            completion = try await libOS.completion(of: token)
+            try await libOS.waitForCompletion(of: token)
         } catch {
             throw PushError(error, returning: ScatterGatherArray())
         }
+        try finish(token)
+    }
+
+    @inline(__always)
+    private func finish(_ token: QToken) throws(PushError) {
+        let completion = libOS.takeCompleted(token)
+        guard completion.isFailure else { return }
         if case .failed(let error, let returned) = completion.take() { throw PushError(error, returning: returned) }
     }
 

@@ -35,10 +35,17 @@ extension LibOS {
     /// libOS's thread.
     @inline(__always)
     public nonisolated(nonsending) func completion(of token: QToken) async throws(DemikernelError) -> Completion {
-        guard core.operations.contains(token) else { throw .unknownToken }
-        if core.operations[token.slot].phase != .complete { await waitForCompletion(of: token) }
-        return Completion(core.take(token.slot))
+        if !hasCompleted(token) { try await waitForCompletion(of: token) }
+        return takeCompleted(token)
     }
+
+    @inline(__always)
+    func hasCompleted(_ token: QToken) -> Bool {
+        core.operations.contains(token) && core.operations[token.slot].phase == .complete
+    }
+
+    @inline(__always)
+    func takeCompleted(_ token: QToken) -> Completion { Completion(core.take(token)) }
 
     /// Lets this thread's other tasks run for `duration`.
     public nonisolated(nonsending) func sleep(for duration: Duration) async throws(DemikernelError) {
@@ -46,7 +53,8 @@ extension LibOS {
     }
 
     @inline(never)
-    private nonisolated(nonsending) func waitForCompletion(of token: QToken) async {
+    nonisolated(nonsending) func waitForCompletion(of token: QToken) async throws(DemikernelError) {
+        guard core.operations.contains(token) else { throw .unknownToken }
         // Inline polling: as long as this is the only task with something to do.
         while executor.isIdle, !core.shouldSleep() {
             guard !Task.isCancelled else {
