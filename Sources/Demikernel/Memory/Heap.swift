@@ -50,10 +50,16 @@ import Glibc
     @inline(__always)
     private borrowing func take(_ byteCount: Int, _ unit: UInt32) -> UnsafeMutableRawPointer? {
         let shift = HeapGeometry.shift(for: byteCount)
-        if shift <= HeapGeometry.largestShift,
-            let object = unsafe state.pointee.fast[unchecked: shift &- HeapGeometry.smallestShift].take(unit)
-        {
-            return unsafe object
+        if shift <= HeapGeometry.largestShift {
+            let number = shift &- HeapGeometry.smallestShift
+            let slot = unsafe state.pointee.hot + number
+            if let object = unsafe slot.pointee {
+                unsafe slot.pointee = nil
+                let superblock = unsafe Superblock(of: object)
+                unsafe superblock.record(superblock.index(of: object)).pointee.references = unit
+                return unsafe object
+            }
+            if let object = unsafe state.pointee.fast[unchecked: number].take(unit) { return unsafe object }
         }
         return unsafe state.pointee.allocateSlow(byteCount, unit)
     }
@@ -152,7 +158,7 @@ import Glibc
     // MARK: End
 
     /// Complexity: O(superblocks).
-    package var statistics: HeapStatistics { unsafe state.pointee.statistics }
+    package var statistics: HeapStatistics { unsafe state.pointee.statistics() }
     /// What went wrong so far: the first 16.
     package var faults: [HeapFault] { unsafe state.pointee.faults.all }
 

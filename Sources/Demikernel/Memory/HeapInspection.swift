@@ -33,7 +33,8 @@ extension HeapState {
         }
     }
 
-    var statistics: HeapStatistics {
+    mutating func statistics() -> HeapStatistics {
+        emptyHotSlots()
         var result = HeapStatistics()
         result.limit = arena.byteCount
         result.groups = arena.groupCount
@@ -63,6 +64,7 @@ extension HeapState {
     /// The heap's end: settles what was returned, counts what is left, verifies what is free. Under the shared lock.
     mutating func becomeOrphan(settling returned: UInt64) -> LeakReport {
         settle(returned)
+        emptyHotSlots()
         flushQuarantine()
         let now = CheckedHeap.now
         var objects: [LeakedObject] = []

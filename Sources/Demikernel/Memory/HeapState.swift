@@ -33,6 +33,8 @@ enum SuperblockUse {
 
     var arena: Arena
     let none: Superblock
+    /// The object of each size class that was freed last, without references; and one slot that is never empty.
+    let hot: UnsafeMutablePointer<UnsafeMutableRawPointer?>
     let uses: UnsafeMutablePointer<UInt32>
     let layouts: InlineArray<11, SuperblockLayout>
     /// What goes to `SuperblockHeader.owner`.
@@ -86,9 +88,12 @@ enum SuperblockUse {
     private init(_ configuration: HeapConfiguration) throws(DemikernelError) {
         arena = try Arena(configuration)
         let header = UnsafeMutablePointer<SuperblockHeader>.allocate(capacity: 1)
+        unsafe hot = .allocate(capacity: HeapGeometry.classCount + 1)
+        unsafe hot.initialize(repeating: nil, count: HeapGeometry.classCount)
+        unsafe (hot + HeapGeometry.classCount).initialize(to: UnsafeMutableRawPointer(header))
         unsafe header.initialize(
             to: SuperblockHeader(
-                owner: 0, stack: UnsafeMutableRawPointer(header).assumingMemoryBound(to: UInt16.self), top: 0, eventTop: SuperblockHeader.never,
+                owner: 0, stack: UnsafeMutableRawPointer(header).assumingMemoryBound(to: UInt16.self), hotSlot: hot, top: 0, eventTop: SuperblockHeader.never,
                 shift: 0, firstObject: 0, capacity: 0, carved: 0, superblockCount: 0, index: 0, next: nil,
                 deviceKeys: InlineArray(repeating: 0), previous: nil, stamps: nil))
         let none = unsafe Superblock(header)
@@ -109,6 +114,7 @@ enum SuperblockUse {
 
     deinit {
         unsafe none.header.deallocate()
+        unsafe hot.deallocate()
         unsafe UnsafeMutableRawPointer(shared).deallocate()
         unsafe Glibc.free(uses)
         unsafe Glibc.free(groupKeys)
@@ -134,6 +140,7 @@ enum SuperblockUse {
             // The last resorts: what the checked mode holds back, and empty superblocks that other classes keep.
             drainReturns()
             flushQuarantine()
+            emptyHotSlots()
             releaseIdleSuperblocks()
             unsafe object = shift > HeapGeometry.largestShift ? allocateSpan(byteCount, unit) : allocateObject(shift, unit)
         }
@@ -210,7 +217,8 @@ enum SuperblockUse {
         unsafe header.initialize(
             to: SuperblockHeader(
                 owner: ownerMark, stack: (start + Int(layout.stackOffset)).bindMemory(to: UInt16.self, capacity: Int(layout.capacity)),
-                top: 0, eventTop: SuperblockHeader.never, shift: shift, firstObject: layout.firstObject, capacity: layout.capacity, carved: 0,
+                hotSlot: hot + min(Int(shift) - HeapGeometry.smallestShift, HeapGeometry.classCount), top: 0,
+                eventTop: SuperblockHeader.never, shift: shift, firstObject: layout.firstObject, capacity: layout.capacity, carved: 0,
                 superblockCount: UInt32(count), index: UInt32(index), next: nil, deviceKeys: keys, previous: nil,
                 stamps: check == nil ? nil : stamps.bindMemory(to: UInt64.self, capacity: Int(layout.capacity))))
         unsafe uses[index] = use
@@ -263,6 +271,16 @@ enum SuperblockUse {
             active[number] = none
             fast[number] = none
             release(superblock)
+        }
+    }
+
+    /// Puts the hot objects back into their superblocks.
+    mutating func emptyHotSlots() {
+        for number in 0..<HeapGeometry.classCount {
+            guard let object = unsafe hot[number] else { continue }
+            unsafe hot[number] = nil
+            let superblock = unsafe Superblock(of: object)
+            if unsafe superblock.put(superblock.index(of: object)) { superblockChangedPlace(superblock) }
         }
     }
 

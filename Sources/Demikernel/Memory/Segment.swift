@@ -109,7 +109,7 @@ extension Superblock {
             let record = unsafe self.record(index)
             if unsafe record.pointee.references == unit, unsafe record.pointee.hasNothingPending {
                 unsafe record.pointee.references = 0
-                return give(index)
+                return unsafe give(object, index)
             }
         }
         _ = unsafe change(object, unit == ReferenceUnit.application ? .releaseApplication : .releaseLibOS)

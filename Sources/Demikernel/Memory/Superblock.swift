@@ -55,6 +55,8 @@ enum ReferenceUnit {
     /// The heap's state; plus 1 in checked heaps, so that no thread ever finds itself the owner and the fast paths are never taken.
     var owner: UInt
     var stack: UnsafeMutablePointer<UInt16>
+    /// Where the heap keeps the last freed object of the class; never empty for spans, which therefore do not go there.
+    var hotSlot: UnsafeMutablePointer<UnsafeMutableRawPointer?>
     /// Entries of the free stack.
     var top: UInt32
     /// The `top` at which a freed object changes the superblock's place: 1 while full, `capacity` while partial, never while active.
@@ -74,6 +76,7 @@ enum ReferenceUnit {
     var next: UnsafeMutablePointer<SuperblockHeader>?
     // Second cache line.
     var deviceKeys: InlineArray<8, UInt64>
+    // Third cache line.
     var previous: UnsafeMutablePointer<SuperblockHeader>?
     var stamps: UnsafeMutablePointer<UInt64>?
 
@@ -101,7 +104,7 @@ enum ReferenceUnit {
     @inline(__always) var isEmpty: Bool { unsafe header.pointee.top == header.pointee.carved }
     @inline(__always) var liveCount: Int { unsafe Int(header.pointee.carved) - Int(header.pointee.top) - Int(header.pointee.quarantined) }
     /// Whether the calling thread may take the fast paths.
-    @inline(__always) var isOwnedByThisThread: Bool { unsafe header.pointee.owner == UInt(bitPattern: dk_thread_heap_get()) }
+    @inline(__always) var isOwnedByThisThread: Bool { unsafe header.pointee.owner == unsafeBitCast(dk_thread_heap_get(), to: UInt.self) }
     @inline(__always) var isChecked: Bool { unsafe header.pointee.owner & 1 == 1 }
 
     @inline(__always) var state: UnsafeMutablePointer<HeapState> {
@@ -139,8 +142,16 @@ enum ReferenceUnit {
         return unsafe object(index)
     }
 
-    /// Puts back an object whose references are gone. Owner only.
-    @inline(__always) func give(_ index: Int) {
+    /// Puts back an object whose references are gone: to its class's hot slot where that is empty, else to the free stack. Owner only.
+    ///
+    /// The slot halves the latency of allocating what was just freed: one store forwarded to one load, instead of two for `top` and one for
+    /// the stack with index arithmetic between them.
+    @inline(__always) func give(_ object: UnsafeMutableRawPointer, _ index: Int) {
+        let slot = unsafe header.pointee.hotSlot
+        if unsafe slot.pointee == nil {
+            unsafe slot.pointee = object
+            return
+        }
         if put(index) { unsafe state.pointee.superblockChangedPlace(self) }
     }
 
