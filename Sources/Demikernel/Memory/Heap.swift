@@ -15,7 +15,6 @@ import Glibc
     /// Throws EINVAL for a limit that is not between 1 byte and 256 GiB, ENOMEM without address space.
     package init(_ configuration: HeapConfiguration = HeapConfiguration()) throws(DemikernelError) {
         unsafe state = try HeapState.create(configuration)
-        unsafe HeapRegistry.add(state)
     }
 
     deinit { _ = unsafe Heap.shutDown(state) }

@@ -6,25 +6,42 @@ import Synchronization
         let base: UInt
         let end: UInt
         let state: UnsafeMutablePointer<HeapState>
+        /// Addresses come back, numbers do not.
+        let number: Int
     }
 
-    private static let entries = Mutex<[Entry]>([])
+    private struct Heaps {
+        var entries: [Entry] = []
+        var lastNumber = 0
+    }
 
-    static func add(_ state: UnsafeMutablePointer<HeapState>) {
+    private static let heaps = Mutex(Heaps())
+
+    /// Answers the heap's number, which no other heap of the process ever has.
+    static func add(_ state: UnsafeMutablePointer<HeapState>) -> Int {
         let base = unsafe UInt(bitPattern: state.pointee.arena.base)
-        let entry = unsafe Entry(base: base, end: base + UInt(state.pointee.arena.byteCount), state: state)
-        entries.withLock { $0.append(entry) }
+        let end = unsafe base + UInt(state.pointee.arena.byteCount)
+        let address = UInt(bitPattern: state)
+        return heaps.withLock { heaps in
+            heaps.lastNumber += 1
+            let state = unsafe UnsafeMutablePointer<HeapState>(bitPattern: address).unsafelyUnwrapped
+            unsafe heaps.entries.append(Entry(base: base, end: end, state: state, number: heaps.lastNumber))
+            return heaps.lastNumber
+        }
     }
 
-    static func remove(_ state: UnsafeMutablePointer<HeapState>) {
-        let address = UInt(bitPattern: state)
-        entries.withLock { list in list.removeAll { UInt(bitPattern: unsafe $0.state) == address } }
+    static func remove(_ number: Int) {
+        heaps.withLock { heaps in heaps.entries.removeAll { $0.number == number } }
+    }
+
+    static func contains(_ number: Int) -> Bool {
+        heaps.withLock { heaps in heaps.entries.contains { $0.number == number } }
     }
 
     /// The heap in whose arena `address` lies. Complexity: O(heaps).
     static func heap(of address: UnsafeRawPointer) -> UnsafeMutablePointer<HeapState>? {
         let address = UInt(bitPattern: address)
-        let found = entries.withLock { list in list.first { $0.base <= address && address < $0.end } }
+        let found = heaps.withLock { heaps in heaps.entries.first { $0.base <= address && address < $0.end } }
         return unsafe found?.state
     }
 }

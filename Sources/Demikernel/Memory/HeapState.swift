@@ -37,6 +37,8 @@ enum SuperblockUse {
     let hot: UnsafeMutablePointer<UnsafeMutableRawPointer?>
     let uses: UnsafeMutablePointer<UInt32>
     let layouts: InlineArray<11, SuperblockLayout>
+    /// In the registry.
+    var number = 0
     /// What goes to `SuperblockHeader.owner`.
     var ownerMark: UInt = 0
 
@@ -75,12 +77,13 @@ enum SuperblockUse {
             throw error
         }
         unsafe state.pointee.ownerMark = UInt(bitPattern: state) | (state.pointee.check == nil ? 0 : 1)
+        unsafe state.pointee.number = HeapRegistry.add(state)
         return unsafe state
     }
 
     /// Gives everything back to the system. No object may be left.
     @unsafe static func destroy(_ state: UnsafeMutablePointer<HeapState>) {
-        unsafe HeapRegistry.remove(state)
+        unsafe HeapRegistry.remove(state.pointee.number)
         unsafe state.deinitialize(count: 1)
         unsafe state.deallocate()
     }
