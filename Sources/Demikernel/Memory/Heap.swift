@@ -116,7 +116,7 @@ import Glibc
         let shared = unsafe state.pointee.shared
         var nobody: UInt64 = 0
         let this = UInt64(pthread_self())
-        guard unsafe dk_atomic_compare_exchange_u64(&shared.pointee.thread, &nobody, this) != 0 || nobody == this else { return false }
+        guard unsafe dk_atomic_compare_exchange_u64(shared.thread, &nobody, this) != 0 || nobody == this else { return false }
         if let other = unsafe dk_thread_heap_get(), unsafe other != UnsafeMutableRawPointer(state) {
             unsafe Heap.resign(other.assumingMemoryBound(to: HeapState.self))
         }
@@ -130,7 +130,7 @@ import Glibc
     private static func resign(_ state: UnsafeMutablePointer<HeapState>) {
         guard unsafe dk_thread_heap_get() == UnsafeMutableRawPointer(state) else { return }
         dk_thread_heap_set(nil)
-        unsafe dk_atomic_store_u64(&state.pointee.shared.pointee.thread, 0)
+        unsafe dk_atomic_store_u64(state.pointee.shared.thread, 0)
     }
 
     /// Takes back what other threads released. One load where there is nothing. Owner only.
@@ -171,11 +171,11 @@ import Glibc
     private static func shutDown(_ state: UnsafeMutablePointer<HeapState>) -> LeakReport {
         unsafe resign(state)
         let shared = unsafe state.pointee.shared
-        unsafe shared.lock()
-        let returned = unsafe dk_atomic_exchange_u64(&shared.pointee.returns, SharedHeapState.orphan)
+        unsafe SpinLock.lock(shared.lock)
+        let returned = unsafe dk_atomic_exchange_u64(shared.returns, SharedHeapState.orphan)
         let report = unsafe state.pointee.becomeOrphan(settling: returned)
         let isDone = unsafe state.pointee.orphanLiveCount == 0
-        unsafe shared.unlock()
+        unsafe SpinLock.unlock(shared.lock)
         if isDone { unsafe HeapState.destroy(state) }
         return report
     }

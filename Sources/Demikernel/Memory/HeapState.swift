@@ -29,7 +29,7 @@ enum SuperblockUse {
     var active: InlineArray<11, Superblock>
     var partial: InlineArray<11, UnsafeMutablePointer<SuperblockHeader>?>
     /// What other threads touch; on cache lines of its own.
-    let shared: UnsafeMutablePointer<SharedHeapState>
+    let shared: SharedHeapState
 
     var arena: Arena
     let none: Superblock
@@ -110,15 +110,14 @@ enum SuperblockUse {
         // calloc: pages of these tables that are never used cost nothing.
         unsafe uses = calloc(superblocks, 4)!.bindMemory(to: UInt32.self, capacity: superblocks)
         unsafe groupKeys = calloc(superblocks, 8)!.bindMemory(to: UInt64.self, capacity: superblocks)
-        unsafe shared = UnsafeMutableRawPointer.allocate(byteCount: 128, alignment: 64).bindMemory(to: SharedHeapState.self, capacity: 1)
-        unsafe shared.initialize(to: SharedHeapState())
+        shared = SharedHeapState()
         check = checked ? CheckedHeap() : nil
     }
 
     deinit {
         unsafe none.header.deallocate()
         unsafe hot.deallocate()
-        unsafe UnsafeMutableRawPointer(shared).deallocate()
+        shared.deallocate()
         unsafe Glibc.free(uses)
         unsafe Glibc.free(groupKeys)
     }

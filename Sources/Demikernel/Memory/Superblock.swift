@@ -41,6 +41,13 @@ struct ObjectRecord {
     var pending: UInt64
 }
 
+extension UnsafeMutablePointer where Pointee == ObjectRecord {
+    /// The address of `pending`, without an access to the record: the other half of it is the owner's alone.
+    @inline(__always) var pending: UnsafeMutablePointer<UInt64> {
+        unsafe (UnsafeMutableRawPointer(self) + 8).assumingMemoryBound(to: UInt64.self)
+    }
+}
+
 /// One reference of each kind, as ``ObjectRecord/references`` counts it.
 enum ReferenceUnit {
     static var application: UInt32 { 1 }
@@ -106,6 +113,12 @@ enum ReferenceUnit {
     /// Whether the calling thread may take the fast paths.
     @inline(__always) var isOwnedByThisThread: Bool { unsafe header.pointee.owner == unsafeBitCast(dk_thread_heap_get(), to: UInt.self) }
     @inline(__always) var isChecked: Bool { unsafe header.pointee.owner & 1 == 1 }
+
+    // Load and store, not `+=` on the header: the thread sanitizer takes that for an access to all of it, while others read `owner`.
+    var quarantined: Int {
+        get { unsafe Int(header.pointee.quarantined) }
+        nonmutating set { unsafe header.pointee.quarantined = UInt32(newValue) }
+    }
 
     @inline(__always) var state: UnsafeMutablePointer<HeapState> {
         unsafe UnsafeMutablePointer(bitPattern: header.pointee.owner & ~1).unsafelyUnwrapped
