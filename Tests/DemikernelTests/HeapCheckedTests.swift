@@ -61,6 +61,16 @@ import Testing
         for segment in segments { segment.release() }
     }
 
+    @Test func `a write after free is found at shutdown though the object has left the quarantine`() throws {
+        let heap = try checkedHeap()
+        let segment = heap.allocateSegment(2048)
+        segment.release()
+        for _ in 0..<1000 { heap.allocateSegment(64).release() }
+        unsafe segment.bytes[2047] = 0
+        let report = heap.shutdown()
+        #expect(report.faults.map(\.kind) == [.writeAfterFree] && report.faults.first?.objectByteCount == 2048)
+    }
+
     @Test func `leaks are reported with size class, references and age`() throws {
         let heap = try checkedHeap()
         let segment = heap.allocateSegment(1000)

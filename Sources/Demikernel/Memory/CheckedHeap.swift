@@ -76,7 +76,7 @@ extension HeapState {
         unsafe memset(superblock.object(index), Int32(CheckedHeap.poison), superblock.objectByteCount)
     }
 
-    private mutating func verifyPoison(_ superblock: Superblock, _ index: Int) {
+    mutating func verifyPoison(_ superblock: Superblock, _ index: Int) {
         let words = unsafe superblock.object(index).assumingMemoryBound(to: UInt64.self)
         for word in 0..<(superblock.objectByteCount / 8) where unsafe words[word] != CheckedHeap.poisonWord {
             note(.writeAfterFree, superblock, index)

@@ -161,7 +161,7 @@ import Glibc
     /// What went wrong so far: the first 16.
     package var faults: [HeapFault] { unsafe state.pointee.faults.all }
 
-    /// Ends the heap. Objects that are still referenced stay valid; the arena goes when the last of them is released, on whatever thread.
+    /// Ends the heap, on its own thread or on any once it was resigned there. Objects that are still referenced stay valid; the arena goes when the last of them is released, on whatever thread.
     package consuming func shutdown() -> LeakReport {
         let state = unsafe self.state
         discard self
