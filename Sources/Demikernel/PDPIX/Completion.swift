@@ -4,7 +4,7 @@ import SystemPackage
 ///
 /// Noncopyable: what it carries has one owner. Dropping it releases the memory; an accepted connection that is dropped stays open under
 /// its descriptor.
-public struct Completion: ~Copyable {
+@frozen public struct Completion: ~Copyable {
     /// The operation; its token is dead from here on.
     public let token: QToken
     /// The queue that the operation was submitted to.
@@ -13,7 +13,7 @@ public struct Completion: ~Copyable {
     public let offset: Int
     public var result: Result
 
-    public enum Result: ~Copyable {
+    @frozen public enum Result: ~Copyable {
         /// The device has taken what was pushed.
         case pushed
         /// What was popped; no segments at the end of the stream. `from`: a datagram's source.
