@@ -161,7 +161,7 @@ public final class Listener: AsyncSequence, Sendable {
 }
 
 /// A datagram with its sender.
-public struct Datagram: ~Copyable {
+@frozen public struct Datagram: ~Copyable {
     public var buffer: Buffer
     public let source: SocketAddress
 }
