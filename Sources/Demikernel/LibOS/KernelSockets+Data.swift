@@ -226,6 +226,7 @@ extension Core {
 /// Invariant: the first `count` of `vectors` address memory that the operation's reference keeps alive for the call.
 @safe
 struct SegmentVector {
+    static var capacity: Int { 16 }
     private var vectors: InlineArray<16, iovec> = unsafe InlineArray(repeating: iovec())
     private var count = 0
 
