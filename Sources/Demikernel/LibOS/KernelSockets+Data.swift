@@ -147,9 +147,10 @@ extension Core {
         }
         segment.trimLast(65_536 &- count)
         if count <= Self.datagramCopyMaximum {
-            let small = heap.allocateSegment(max(1, count))
+            var small = heap.allocateSegment(max(1, count))
             if !small.isNull {
                 unsafe small.start.copyMemory(from: segment.start, byteCount: count)
+                small.trimLast(Int(small.count) &- count)
                 segment.release()
                 segment = small
             }
