@@ -111,6 +111,11 @@ public func demi_getsockopt(
         let (value, size) = unsafe (try required(value), try required(size))
         let socket = try optionSocket(&core, descriptor, level)
         var count = unsafe size.loadUnaligned(as: socklen_t.self)
+        // The kernel would cut the value off.
+        let need = level == SOL_SOCKET && name == SO_LINGER ? MemoryLayout<linger>.size : MemoryLayout<Int32>.size
+        guard count >= need else {
+            throw DemikernelError(.invalidArgument, "there is too little room for the option's value")
+        }
         guard unsafe getsockopt(socket, level, name, value, &count) == 0 else { throw .last("the socket does not have that option") }
         unsafe size.storeBytes(of: count, as: socklen_t.self)
     }
