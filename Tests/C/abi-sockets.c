@@ -15,7 +15,7 @@ static void test_echo(void) {
     answers(connect4(&token, pair.client, pair.address), EISCONN, "demi_connect: a connected socket is EISCONN");
     answers(demi_listen(pair.client, 1), EISCONN, "demi_listen: a connected socket is EISCONN");
     answers(demi_shutdown(pair.client, 99), EINVAL, "demi_shutdown: a nonsense direction is EINVAL");
-    answers(demi_pop(&token, pair.listener), EINVAL, "demi_pop: a listening socket is EINVAL");
+    answers(demi_pop(&token, pair.listener), ENOTCONN, "demi_pop: a listening socket is ENOTCONN");
 
     struct sockaddr_in local, remote, cut;
     socklen_t local_size = sizeof local, remote_size = sizeof remote, cut_size = 4;
@@ -128,7 +128,8 @@ static void test_ipv6(void) {
     address.sin6_family = AF_INET6;
     address.sin6_addr = in6addr_loopback;
     answers(demi_socket(&listener, AF_INET6, SOCK_STREAM, 0), 0, "an IPv6 socket is made");
-    answers(demi_bind(listener, (struct sockaddr *)&four, sizeof four), EINVAL, "demi_bind: IPv4's size on an IPv6 socket is EINVAL");
+    answers(demi_bind(listener, (struct sockaddr *)&four, sizeof four), EAFNOSUPPORT, "demi_bind: an IPv4 address on an IPv6 socket is EAFNOSUPPORT");
+    answers(demi_bind(listener, (struct sockaddr *)&address, sizeof four), EINVAL, "demi_bind: an IPv6 address of IPv4's size is EINVAL");
     int error = demi_bind(listener, (struct sockaddr *)&address, sizeof address);
     if (error == EADDRNOTAVAIL) {
         skip("this machine has no ::1");
@@ -174,6 +175,27 @@ void test_sockets(void) {
     test_ipv6();
 }
 
+/* What a kernel socket sends can be empty; what 17 pieces hold is one datagram all the same. */
+static void test_odd_datagrams(int to, struct sockaddr_in address) {
+    int kernel = socket(AF_INET, SOCK_DGRAM, 0);
+    demi_qtoken_t token = 0;
+    struct iovec pieces[17];
+    char *memory = demi_malloc(17);
+    ok(kernel >= 0 && sendto(kernel, "", 0, 0, (struct sockaddr *)&address, sizeof address) == 0, "a kernel socket sends an empty datagram");
+    pops_end(to, "which is popped as a segment of length 0");
+    ok(kernel >= 0 && sendto(kernel, "x", 1, 0, (struct sockaddr *)&address, sizeof address) == 1, "and one of a byte");
+    pops_text(to, "x");
+    if (kernel >= 0) close(kernel);
+    memcpy(memory, "seventeen pieces!", 17);
+    for (int i = 0; i < 17; i++) pieces[i] = (struct iovec){memory + i, 1};
+    answers(connect4(&token, to, address), 0, "a UDP socket connects to itself");
+    completes(token, DEMI_OPC_CONNECT, "and completes");
+    answers(demi_pushv(&token, to, pieces, 17), 0, "seventeen pieces are pushed");
+    demi_free(memory);
+    completes(token, DEMI_OPC_PUSH, "and the push completes");
+    pops_text(to, "seventeen pieces!");
+}
+
 void test_datagrams(void) {
     struct sockaddr_in one_address, two_address, short_address;
     int one = bound(SOCK_DGRAM, &one_address), two = bound(SOCK_DGRAM, &two_address);
@@ -205,6 +227,10 @@ void test_datagrams(void) {
     answers(demi_pop(&pop, two), 0, "a pop waits");
     ok(demi_close(one) == 0 && demi_close(two) == 0, "both sockets close");
     fails(pop, ECANCELED, "the pop completes with ECANCELED");
+
+    one = bound(SOCK_DGRAM, &one_address);
+    test_odd_datagrams(one, one_address);
+    answers(demi_close(one), 0, "the socket closes");
 
     struct connection pair = connection_pair();
     array = array_of("x");

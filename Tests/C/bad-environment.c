@@ -23,13 +23,13 @@ struct problem {
 };
 
 static const struct problem problems[] = {
-    {"LIBOS names no libOS", "nonsense", NULL, NULL, EINVAL},
+    {"LIBOS names no libOS", "nonsense", NULL, NULL, ENODEV},
     {"LIBOS is a path", "../../etc/passwd", NULL, NULL, EINVAL},
     {"LIBOS is not UTF-8", "\xff\xfe\x80", NULL, NULL, EINVAL},
     {"CONFIG_PATH names a missing file", "catnap", "/nonexistent/demikernel.yaml", NULL, ENOENT},
     {"CONFIG_PATH names a folder", "catnap", "/tmp", NULL, EISDIR},
     {"the file is not YAML", "catnap", NULL, "demikernel: [unclosed\n\t: {", EINVAL},
-    {"the file is binary", "catnap", NULL, "\x01\x02\xff\xfe\x7f", EINVAL},
+    {"the file is binary", "catnap", NULL, "\x01\x02\xff\xfe\x7f", EILSEQ},
     {"the file is a list", "catnap", NULL, "- one\n- two\n", EINVAL},
     {"the file has an unknown key", "catnap", NULL, "demikernel:\n  no_such_key: 1\n", EINVAL},
     {"the file has an unknown section", "catnap", NULL, "no_such_section:\n  key: 1\n", EINVAL},

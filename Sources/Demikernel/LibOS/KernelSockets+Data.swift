@@ -147,9 +147,10 @@ extension Core {
         }
         segment.trimLast(65_536 &- count)
         if count <= Self.datagramCopyMaximum {
-            let small = heap.allocateSegment(max(1, count))
+            var small = heap.allocateSegment(max(1, count))
             if !small.isNull {
                 unsafe small.start.copyMemory(from: segment.start, byteCount: count)
+                small.trimLast(Int(small.count) &- count)
                 segment.release()
                 segment = small
             }
@@ -223,6 +224,7 @@ extension Core {
 /// Invariant: the first `count` of `vectors` address memory that the operation's reference keeps alive for the call.
 @safe
 struct SegmentVector {
+    static var capacity: Int { 16 }
     private var vectors: InlineArray<16, iovec> = unsafe InlineArray(repeating: iovec())
     private var count = 0
 

@@ -99,7 +99,7 @@ extension HeapState {
     }
 }
 
-func writeToStandardError(_ text: String) {
+package func writeToStandardError(_ text: String) {
     var text = text
     text.withUTF8 { _ = unsafe write(2, $0.baseAddress, $0.count) }
 }
