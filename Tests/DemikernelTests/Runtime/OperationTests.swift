@@ -40,18 +40,12 @@ import Testing
         var table = try OperationTable(capacity: 1)
         let slot = try required(table.insert(.push, queue: 1))
         table[slot].errno = 5
-        table[slot].isParked = true
-        table[slot].hasAddress = true
+        table[slot].flags = [.parked, .hasAddress, .inFlight, .awaited]
         table[slot].hint = 9
-        table[slot].progress = 3
-        table[slot].limit = 4
-        table[slot].continuation = 8
-        table[slot].isInFlight = true
         table.remove(slot)
         #expect(table.insert(.pop, queue: 2) == slot)
         let fresh = table[slot]
-        #expect(fresh.errno == 0 && !fresh.isParked && !fresh.hasAddress && fresh.hint == Operation.none)
-        #expect(fresh.progress == 0 && fresh.limit == 0 && fresh.continuation == 0 && !fresh.isInFlight)
+        #expect(fresh.errno == 0 && fresh.flags.isEmpty && fresh.hint == Operation.none)
         #expect(fresh.queue == 2 && fresh.kind == .pop && fresh.segments.isEmpty)
     }
 

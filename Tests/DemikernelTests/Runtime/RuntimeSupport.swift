@@ -57,7 +57,7 @@ struct Outcome: Hashable {
     init(_ completion: consuming Completion) {
         token = completion.token
         offset = completion.offset
-        switch consume completion.result {
+        switch completion.take() {
         case .popped(let segments, _): popped = Self.number(in: segments)
         case .failed(let error, let segments):
             errno = error.errno.rawValue
