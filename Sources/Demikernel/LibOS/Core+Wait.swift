@@ -197,16 +197,16 @@ extension Core {
     mutating func pause(until deadline: Deadline) {
         // A deadline of now polls once; a fast path that always spins never sleeps.
         guard deadline.time != 0, spin != .max else { return idleTurn() }
-        if spin == 0 {
-            runReady()
-            let before = completedCount
-            if scheduler.backgroundReadyCount > 1 { idleTurn() }
-            if completedCount == before { sleep(until: deadline.time) }
-            return
-        }
-        idleTurn()
-        let now = clock.now()
-        // While any other background task is ready there is work to do.
-        if now &- lastProgress >= spin && scheduler.backgroundReadyCount <= 1 { sleep(until: deadline.time) }
+        // While a background task beside the fast path is ready there is work to do.
+        guard scheduler.backgroundReadyCount <= 1, hasSpunEnough() else { return idleTurn() }
+        let before = completedCount
+        runReady()
+        if completedCount == before { sleep(until: deadline.time) }
+    }
+
+    /// Whether nothing has completed for as long as the configuration wants spinning.
+    mutating func hasSpunEnough() -> Bool {
+        guard spin != .max else { return false }
+        return spin == 0 || clock.now() &- lastProgress >= spin
     }
 }

@@ -24,7 +24,7 @@ extension LibOS {
         while true {
             executor.runJobs()
             if let result = outcome.result { return try result.get() }
-            if executor.isIdle { core.pauseForTasks() } else { core.taskTurn() }
+            if executor.isIdle { core.pauseForTasks() } else { core.idleTurn() }
         }
     }
 
@@ -56,7 +56,7 @@ extension LibOS {
     nonisolated(nonsending) func waitForCompletion(of token: QToken) async throws(DemikernelError) {
         guard core.operations.contains(token) else { throw .unknownToken }
         // Inline polling: as long as this is the only task with something to do.
-        while executor.isIdle, !core.shouldSleep() {
+        while executor.isIdle, !core.hasSpunEnough() {
             guard !Task.isCancelled else {
                 try? core.cancel(token)
                 break
@@ -120,14 +120,6 @@ extension Core {
         // A completion between the last look and here has nobody else to resume the task.
         if operations[slot].phase == .complete { resume(slot) }
     }
-
-    /// Whether spinning has gone on for as long as the configuration says.
-    mutating func shouldSleep() -> Bool {
-        spin != .max && (spin == 0 || clock.now() &- lastProgress >= spin)
-    }
-
-    /// A turn between jobs: devices and timers, without waiting.
-    mutating func taskTurn() { idleTurn() }
 
     /// Waits for something that may resume a task.
     mutating func pauseForTasks() {

@@ -59,20 +59,19 @@ package struct Operation: BitwiseCopyable {
     var segments: SegmentList
 
     // Second line.
-    /// The continuation of the Swift task that awaits the operation.
+    /// The continuation of the Swift task that awaits the operation, and, for whoever cancels that task on another thread, the mailbox
+    /// (unmanaged) and the slot.
     var continuation: UInt
-    /// While a task awaits the operation: the mailbox (unmanaged), for whoever cancels the task on another thread.
     var mailbox: UInt
+    var slot: UInt32
+    /// `pop` from a device: the most bytes wanted, 0 for no limit.
+    var limit: UInt32
     /// `push` to a device: bytes that it has taken.
     var progress: Int
-    /// `pop` from a device: the most bytes wanted, 0 for no limit.
-    var limit: Int
     /// `connect`, `pushTo`: the destination. `accept`, `pop` of a datagram: the source.
     var address: SocketAddress
     /// `timer`: its entry in the wheel.
     var timer: TimerKey
-    /// The operation's own slot, for whoever has only its address.
-    var slot: UInt32
 
     static var none: UInt32 { .max }
     var isInFlight: Bool { flags.contains(.inFlight) }
