@@ -1,2 +1,3 @@
 import ArgumentParser
-BenchCommand.main()
+DemiTemporary.main()
+struct DemiTemporary: ParsableCommand { static let configuration = CommandConfiguration(commandName: "demi", subcommands: [BenchCommand.self]) }
