@@ -180,7 +180,8 @@ extension Core {
             let token = tokens[sweepCursor]
             guard operations.contains(token) else { throw .unknownToken }
             operations[token.slot].hint = UInt32(truncatingIfNeeded: sweepCursor)
-            if operations[token.slot].phase == .complete { return sweepCursor }
+            // What is new is handed out in its order, by `takeNew`.
+            if operations[token.slot].isParked { return sweepCursor }
             sweepCursor += 1
         }
         return nil

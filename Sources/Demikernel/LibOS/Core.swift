@@ -136,7 +136,8 @@ package struct Core: ~Copyable {
         var limit = deadline
         if let due = timers.nextDeadline() { limit = min(limit, due) }
         let now = clock.now()
-        guard limit > now else { return }
+        // Something is due already: no time to sleep, but the devices get their turn.
+        guard limit > now else { return idleTurn() }
         // What became ready while the descriptors were being registered must not wait for the sleep.
         guard scheduler.application.isEmpty else { return }
         sleepCatnap(nanoseconds: limit == .max ? .max : limit - now)
@@ -245,7 +246,11 @@ package struct Core: ~Copyable {
         let index = operations[slot].queue
         switch operations[slot].kind {
         case .accept, .pop: completeReader(index, slot, errno: Errno.canceled.rawValue)
-        case .push, .connect:
+        case .push:
+            completeWriter(index, slot, errno: Errno.canceled.rawValue)
+            if queues[index].kind == .kernelStream { finishShutdown(index) }
+        case .connect:
+            abandonConnect(index)
             completeWriter(index, slot, errno: Errno.canceled.rawValue)
         case .timer: return cancelTimer(slot)
         case .yield: return complete(slot, errno: Errno.canceled.rawValue)
