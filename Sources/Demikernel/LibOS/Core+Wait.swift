@@ -176,9 +176,11 @@ extension Core {
             if sweepCursor >= tokens.count { sweepCursor = 0 }
             let token = tokens[sweepCursor]
             guard operations.contains(token) else { throw .unknownToken }
-            operations[token.slot].hint = UInt32(truncatingIfNeeded: sweepCursor)
-            if operations[token.slot].phase == .complete { return sweepCursor }
+            let offset = sweepCursor
+            operations[token.slot].hint = UInt32(truncatingIfNeeded: offset)
+            // Also past one that is found: the token that takes its place may have completed as well, again and again.
             sweepCursor += 1
+            if operations[token.slot].phase == .complete { return offset }
         }
         return nil
     }
@@ -194,16 +196,15 @@ extension Core {
     mutating func pause(until deadline: Deadline) {
         // A deadline of now polls once; a fast path that always spins never sleeps.
         guard deadline.time != 0, spin != .max else { return idleTurn() }
-        if spin == 0 {
-            runReady()
-            let before = completedCount
-            if scheduler.backgroundReadyCount > 1 { idleTurn() }
-            if completedCount == before { sleep(until: deadline.time) }
-            return
+        let before = completedCount
+        if spin == 0 { runReady() } else { idleTurn() }
+        // What has just completed may be what the caller waits for, however long the turn took.
+        guard completedCount == before else { return }
+        if scheduler.backgroundReadyCount > 1 {
+            // Any other background task that is ready has work to do.
+            if spin == 0 { idleTurn() }
+        } else if spin == 0 || clock.now() &- lastProgress >= spin {
+            sleep(until: deadline.time)
         }
-        idleTurn()
-        let now = clock.now()
-        // While any other background task is ready there is work to do.
-        if now &- lastProgress >= spin && scheduler.backgroundReadyCount <= 1 { sleep(until: deadline.time) }
     }
 }

@@ -132,7 +132,8 @@ package struct Core: ~Copyable {
         var limit = deadline
         if let due = timers.nextDeadline() { limit = min(limit, due) }
         let now = clock.now()
-        guard limit > now else { return }
+        // A wait that never spins comes here only: what is due must not wait for a turn that nobody else takes.
+        guard limit > now else { return idleTurn() }
         // What became ready while the descriptors were being registered must not wait for the sleep.
         guard scheduler.application.isEmpty else { return }
         sleepCatnap(nanoseconds: limit == .max ? .max : limit - now)
@@ -149,7 +150,7 @@ package struct Core: ~Copyable {
 
     /// Polls the task of one operation: tries once more what it is blocked on.
     mutating func poll(_ slot: UInt32) {
-        // The slot's tenant may have ended, or may be new: a needless poll is harmless.
+        // The slot's tenant may have ended, or may be new: every kind bears a needless poll.
         guard operations[slot].phase == .pending else { return }
         if operations[slot].kind == .timer { return pollTimer(slot) }
         if operations[slot].kind == .yield { return scheduler.application.wake(slot) }
