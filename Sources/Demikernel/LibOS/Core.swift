@@ -136,7 +136,7 @@ package struct Core: ~Copyable {
         var limit = deadline
         if let due = timers.nextDeadline() { limit = min(limit, due) }
         let now = clock.now()
-        // Something is due already: no time to sleep, but the devices get their turn.
+        // A wait that never spins comes here only: what is due must not wait for a turn that nobody else takes.
         guard limit > now else { return idleTurn() }
         // What became ready while the descriptors were being registered must not wait for the sleep.
         guard scheduler.application.isEmpty else { return }
@@ -154,7 +154,7 @@ package struct Core: ~Copyable {
 
     /// Polls the task of one operation: tries once more what it is blocked on.
     mutating func poll(_ slot: UInt32) {
-        // The slot's tenant may have ended, or may be new: a needless poll is harmless.
+        // The slot's tenant may have ended, or may be new: every kind bears a needless poll.
         guard operations[slot].phase == .pending else { return }
         switch operations[slot].kind {
         case .yield: return scheduler.application.wake(slot)
