@@ -38,7 +38,10 @@ let package = Package(
         .target(name: "CDemikernel"),
         .target(
             name: "DemikernelC",
-            dependencies: ["Demikernel", "DemikernelConfiguration", "CDemikernelShims"],
+            dependencies: [
+                "Demikernel", "DemikernelConfiguration", "CDemikernel", "CDemikernelShims",
+                .product(name: "SystemPackage", package: "swift-system"),
+            ],
             swiftSettings: strict),
         .executableTarget(
             name: "demi",

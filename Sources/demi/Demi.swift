@@ -19,8 +19,9 @@ struct Demi: ParsableCommand {
         version: Version.line,
         // One line a subcommand.
         subcommands: [
-            EchoCommand.self,
             DemoCommand.self,
+            EchoCommand.self,
+            BenchCommand.self,
             DoctorCommand.self,
             ConfigurationCommand.self,
             VersionCommand.self,

@@ -16,10 +16,8 @@ enum Processors {
 
     /// Has this thread, and those that it starts, run on one processor alone.
     static func pin(to processor: Int) throws {
-        var mask = [UInt64](repeating: 0, count: maskWords)
-        guard processor >= 0, processor < maskWords * 64 else { throw Failure("there is no processor \(processor)") }
-        mask[processor / 64] = 1 << UInt64(processor % 64)
-        guard unsafe mask.withUnsafeBytes({ unsafe dk_processors_set($0.baseAddress!, $0.count) }) == 0 else {
+        guard (0..<1024).contains(processor) else { throw Failure("only the first 1,024 processors can be chosen") }
+        guard dk_pin_thread(Int32(processor)) == 0 else {
             throw Failure("cannot run on processor \(processor) alone: \(errorText(errno))")
         }
     }

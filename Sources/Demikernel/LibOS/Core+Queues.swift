@@ -81,6 +81,7 @@ extension Core {
         submissionTurn()
         guard let index = queues.index(of: descriptor) else { throw .badDescriptor }
         guard limit >= 0 else { throw DemikernelError(.invalidArgument, "a pop's limit is not negative") }
+        let limit = UInt32(clamping: limit)
         switch queues[index].kind {
         case .memory:
             let slot = try begin(.pop, on: index)

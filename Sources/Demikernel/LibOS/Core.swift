@@ -28,6 +28,7 @@ package struct Core: ~Copyable {
     /// Where `waitAny` goes on checking its array.
     var sweepCursor = 0
     var lastOffset = 0
+    var lastCount = 0
     /// Whether ``LibOS/run(_:)`` is on the stack.
     var isRunningTasks = false
 
@@ -209,10 +210,15 @@ package struct Core: ~Copyable {
 
     /// Takes a completed operation out of the table: its token is dead from here on, what it carries is the caller's.
     @inline(__always)
-    package mutating func take(_ slot: UInt32) -> RawCompletion {
+    package mutating func take(_ slot: UInt32) -> RawCompletion { take(operations.token(of: slot)) }
+
+    /// The same for a token that is known to name a completed operation.
+    @inline(__always)
+    package mutating func take(_ token: QToken) -> RawCompletion {
+        let slot = token.slot
         assert(operations[slot].phase == .complete)
         let result = RawCompletion(
-            token: operations.token(of: slot), errno: operations[slot].errno, kind: operations[slot].kind,
+            token: token, errno: operations[slot].errno, kind: operations[slot].kind,
             hasAddress: operations[slot].flags.contains(.hasAddress), descriptor: queues.descriptor(of: operations[slot].queue),
             accepted: queues.descriptor(of: operations[slot].accepted), segments: operations[slot].segments,
             // The address is on the operation's second cache line: left alone where there is none.

@@ -145,7 +145,7 @@ extension Core {
         return slot
     }
 
-    mutating func popFile(_ index: UInt32, limit: Int) throws(DemikernelError) -> UInt32 {
+    mutating func popFile(_ index: UInt32, limit: UInt32) throws(DemikernelError) -> UInt32 {
         let slot = try begin(.pop, on: index)
         operations[slot].limit = limit
         queues[index].readers.append(slot, in: operations)
@@ -176,7 +176,7 @@ extension Core {
 
     private mutating func startRead(_ index: UInt32, _ slot: UInt32) {
         guard !operations[slot].isInFlight else { return }
-        let count = operations[slot].limit == 0 ? Self.fileReadLength : operations[slot].limit
+        let count = operations[slot].limit == 0 ? Self.fileReadLength : Int(operations[slot].limit)
         if operations[slot].segments.count == 0 {
             let segment = heap.allocateSegment(count)
             guard !segment.isNull else { return completeReader(index, slot, errno: Errno.noMemory.rawValue) }

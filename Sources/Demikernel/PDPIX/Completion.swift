@@ -25,7 +25,7 @@ public struct Completion: ~Copyable {
     /// Whether the operation failed.
     public var isFailure: Bool { raw.errno != 0 }
 
-    public enum Result: ~Copyable {
+    @frozen public enum Result: ~Copyable {
         /// The device has taken what was pushed.
         case pushed
         /// What was popped; no segments at the end of the stream. `from`: a datagram's source.

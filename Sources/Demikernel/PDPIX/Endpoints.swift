@@ -1,4 +1,4 @@
-import SystemPackage
+public import SystemPackage
 
 // The async faces of queue descriptors. Each is `Sendable`, so that task groups can take it, but works on its libOS's thread alone: a call
 // from anywhere else throws EPERM instead of racing.
@@ -32,25 +32,33 @@ final class Endpoint: @unchecked Sendable {
         return libOS
     }
 
+    @inline(__always)
     nonisolated(nonsending) func pop(limit: Int?) async throws(DemikernelError) -> Completion {
         let libOS = try checked()
         return try await libOS.completion(of: try libOS.pop(descriptor, limit: limit))
     }
 
+    @inline(__always)
     nonisolated(nonsending) func push(_ segments: consuming ScatterGatherArray, to address: SocketAddress?) async throws(PushError) {
-        let token: QToken
         do throws(DemikernelError) {
             _ = try checked()
         } catch {
             throw PushError(error, returning: segments)
         }
-        token = try libOS.push(descriptor, segments, to: address)
-        let completion: Completion
+        let token = try libOS.push(descriptor, segments, to: address)
+        if libOS.hasCompleted(token) { return try finish(token) }
         do throws(DemikernelError) {
-            completion = try await libOS.completion(of: token)
+            try await libOS.waitForCompletion(of: token)
         } catch {
             throw PushError(error, returning: ScatterGatherArray())
         }
+        try finish(token)
+    }
+
+    @inline(__always)
+    private func finish(_ token: QToken) throws(PushError) {
+        let completion = libOS.takeCompleted(token)
+        guard completion.isFailure else { return }
         if case .failed(let error, let returned) = completion.take() { throw PushError(error, returning: returned) }
     }
 
@@ -153,7 +161,7 @@ public final class Listener: AsyncSequence, Sendable {
 }
 
 /// A datagram with its sender.
-public struct Datagram: ~Copyable {
+@frozen public struct Datagram: ~Copyable {
     public var buffer: Buffer
     public let source: SocketAddress
 }
@@ -191,6 +199,53 @@ public final class DatagramSocket: Sendable {
     public func close() throws(DemikernelError) { try endpoint.close() }
 }
 
+/// A memory queue.
+public final class MemoryQueue: Sendable {
+    let endpoint: Endpoint
+    init(_ libOS: LibOS, _ descriptor: QueueDescriptor) { endpoint = Endpoint(libOS, descriptor) }
+
+    public var descriptor: QueueDescriptor { endpoint.descriptor }
+
+    /// What was pushed first. Throws ECANCELED, EBADF, EPERM, ENOMEM.
+    public nonisolated(nonsending) func pop() async throws(DemikernelError) -> ScatterGatherArray {
+        try await endpoint.pop(limit: nil).popped()
+    }
+
+    /// Stores segments; waits while the queue is full. The error gives them back.
+    public nonisolated(nonsending) func push(_ segments: consuming ScatterGatherArray) async throws(PushError) {
+        try await endpoint.push(segments, to: nil)
+    }
+
+    public func close() throws(DemikernelError) { try endpoint.close() }
+}
+
+/// A file: push appends, pop reads at the cursor.
+public final class LogFile: Sendable {
+    let endpoint: Endpoint
+    init(_ libOS: LibOS, _ descriptor: QueueDescriptor) { endpoint = Endpoint(libOS, descriptor) }
+
+    public var descriptor: QueueDescriptor { endpoint.descriptor }
+
+    /// The next bytes, at most `limit` (64 KiB where it is nil); nil at the end of the file. Throws EIO, ECANCELED, EBADF, EPERM, ENOMEM.
+    public nonisolated(nonsending) func pop(limit: Int? = nil) async throws(DemikernelError) -> Buffer? {
+        var segments = try await endpoint.pop(limit: limit).popped()
+        return segments.removeFirst()
+    }
+
+    /// Appends; done when the system has taken all of it, or it is durable (``OpenOptions/dataSync``). The error gives the segments back.
+    public nonisolated(nonsending) func push(_ segments: consuming ScatterGatherArray) async throws(PushError) {
+        try await endpoint.push(segments, to: nil)
+    }
+
+    @discardableResult
+    public func seek(to offset: Int64, from origin: SeekOrigin = .start) throws(DemikernelError) -> Int64 {
+        try endpoint.checked().seek(descriptor, to: offset, from: origin)
+    }
+
+    public func truncate(to length: Int64) throws(DemikernelError) { try endpoint.checked().truncate(descriptor, to: length) }
+    public func close() throws(DemikernelError) { try endpoint.close() }
+}
+
 extension LibOS {
     /// A TCP socket that listens on `address`. Throws what ``socket(_:_:)``, ``bind(_:to:)`` and ``listen(_:backlog:)`` throw.
     public func listener(on address: SocketAddress, backlog: Int = 128) throws(DemikernelError) -> Listener {
@@ -222,6 +277,16 @@ extension LibOS {
             try? close(descriptor)
             throw error
         }
+    }
+}
+
+extension LibOS {
+    /// A memory queue for tasks. Throws EMFILE.
+    public func memoryQueue() throws(DemikernelError) -> MemoryQueue { MemoryQueue(self, try queue()) }
+
+    /// A file for tasks. Throws what ``open(_:_:permissions:)`` throws.
+    public func file(_ path: FilePath, _ options: OpenOptions = []) throws(DemikernelError) -> LogFile {
+        LogFile(self, try open(path, options))
     }
 }
 

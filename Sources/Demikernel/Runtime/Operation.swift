@@ -59,12 +59,15 @@ package struct Operation: BitwiseCopyable {
     var segments: SegmentList
 
     // Second line.
-    /// The continuation of the Swift task that awaits the operation.
+    /// The continuation of the Swift task that awaits the operation, and, for whoever cancels that task on another thread, the mailbox
+    /// (unmanaged) and the slot.
     var continuation: UInt
+    var mailbox: UInt
+    var slot: UInt32
+    /// `pop` from a device: the most bytes wanted, 0 for no limit.
+    var limit: UInt32
     /// `push` to a device: bytes that it has taken.
     var progress: Int
-    /// `pop` from a device: the most bytes wanted, 0 for no limit.
-    var limit: Int
     /// `connect`, `pushTo`: the destination. `accept`, `pop` of a datagram: the source.
     var address: SocketAddress
     /// `timer`: its entry in the wheel.
@@ -110,6 +113,9 @@ package struct OperationTable: ~Copyable {
             return unsafe slots.base + Int(slot)
         }
     }
+
+    /// Where the operation lies, until it is removed.
+    @unsafe func address(of slot: UInt32) -> UnsafeMutableRawPointer { unsafe UnsafeMutableRawPointer(slots.base + Int(slot)) }
 
     /// Whether `token` names a live operation.
     @inline(__always)
