@@ -48,7 +48,7 @@ let package = Package(
             dependencies: [
                 "Demikernel", "DemikernelConfiguration",
                 .product(name: "ArgumentParser", package: "swift-argument-parser"),
-                .product(name: "Histogram", package: "hdrhistogram-swift"),
+                "CDemikernelShims", .product(name: "Histogram", package: "hdrhistogram-swift"),
             ],
             swiftSettings: strict),
         .testTarget(name: "DemikernelTests", dependencies: ["Demikernel"], swiftSettings: strict),

@@ -34,7 +34,7 @@ extension Core {
         runReady()
         guard operations.contains(token) else { throw .unknownToken }
         if operations[token.slot].phase != .complete { try waitSlowly(token, timeout: timeout) }
-        return take(token.slot)
+        return take(token)
     }
 
     @inline(never)
@@ -102,7 +102,10 @@ extension Core {
         guard tokens.count > 0 else { throw .noTokens }
         guard operations.contains(tokens[0]) else { throw .unknownToken }
         noteOffset(lastOffset, in: tokens)
-        noteOffset(tokens.count &- 1, in: tokens)
+        if tokens.count != lastCount {
+            lastCount = tokens.count
+            noteOffset(tokens.count &- 1, in: tokens)
+        }
         runReady()
         if completions.parkedCount == 0, let slot = completions.nextNew {
             let hint = Int(operations[slot].hint)
@@ -194,16 +197,16 @@ extension Core {
     mutating func pause(until deadline: Deadline) {
         // A deadline of now polls once; a fast path that always spins never sleeps.
         guard deadline.time != 0, spin != .max else { return idleTurn() }
-        if spin == 0 {
-            runReady()
-            let before = completedCount
-            if scheduler.backgroundReadyCount > 1 { idleTurn() }
-            if completedCount == before { sleep(until: deadline.time) }
-            return
-        }
-        idleTurn()
-        let now = clock.now()
-        // While any other background task is ready there is work to do.
-        if now &- lastProgress >= spin && scheduler.backgroundReadyCount <= 1 { sleep(until: deadline.time) }
+        // While a background task beside the fast path is ready there is work to do.
+        guard scheduler.backgroundReadyCount <= 1, hasSpunEnough() else { return idleTurn() }
+        let before = completedCount
+        runReady()
+        if completedCount == before { sleep(until: deadline.time) }
+    }
+
+    /// Whether nothing has completed for as long as the configuration wants spinning.
+    mutating func hasSpunEnough() -> Bool {
+        guard spin != .max else { return false }
+        return spin == 0 || clock.now() &- lastProgress >= spin
     }
 }

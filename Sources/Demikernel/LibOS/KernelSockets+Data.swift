@@ -74,7 +74,7 @@ extension Core {
     /// `recv(2)` into a heap buffer of the size that the peer's messages have had lately.
     @inline(__always)
     private mutating func receiveStream(_ index: UInt32, _ slot: UInt32) -> Bool {
-        let limit = operations[slot].limit
+        let limit = Int(operations[slot].limit)
         let size = limit == 0 ? Int(queues[index].receiveSize) : min(limit, configuration.catnap.receiveSizeMaximum)
         var segment = heap.allocateSegment(size)
         guard !segment.isNull else {
@@ -156,13 +156,10 @@ extension Core {
             }
         }
         // A pop with a limit takes the datagram's beginning; the rest is lost, as with recv(2).
-        let limit = operations[slot].limit
+        let limit = Int(operations[slot].limit)
         if limit > 0 && count > limit { segment.trimLast(count &- limit) }
         operations[slot].segments = .single(segment)
-        if let source {
-            operations[slot].address = source
-            operations[slot].hasAddress = true
-        }
+        if let source { operations[slot].setAddress(source) }
         completeReader(index, slot)
         return true
     }
@@ -202,7 +199,7 @@ extension Core {
     /// `sendto(2)`: one datagram.
     private mutating func sendDatagram(_ index: UInt32, _ slot: UInt32) -> Bool {
         let vector = SegmentVector(operations[slot].segments, from: 0)
-        let count = vector.send(queues[index].fileDescriptor, to: operations[slot].hasAddress ? operations[slot].address : nil)
+        let count = vector.send(queues[index].fileDescriptor, to: operations[slot].flags.contains(.hasAddress) ? operations[slot].address : nil)
         if count < 0 { return sendFailed(index, slot) }
         completeWriter(index, slot)
         return true

@@ -162,8 +162,7 @@ extension Core {
             let accepted = try adopt(descriptor, .kernelStream, family)
             queues[accepted].state = .connected
             operations[slot].accepted = accepted
-            operations[slot].address = address ?? .any(queues[index].family, port: 0)
-            operations[slot].hasAddress = true
+            operations[slot].setAddress(address ?? .any(queues[index].family, port: 0))
             completeReader(index, slot)
         } catch {
             completeReader(index, slot, errno: error.errno.rawValue)
