@@ -114,11 +114,11 @@ package struct Core: ~Copyable {
         }
     }
 
-    /// Wakes what is due.
+    /// Completes the timers that are due, in the order of their times: waking their tasks would poll them in the order of their slots.
     mutating func fireTimers(now: UInt64) {
         guard !timers.isEmpty else { return }
         while let token = timers.popExpired(now: now) {
-            if operations.contains(token) { scheduler.application.wake(token.slot) }
+            if operations.contains(token) && operations[token.slot].phase == .pending { complete(token.slot) }
         }
     }
 
@@ -158,7 +158,8 @@ package struct Core: ~Copyable {
         guard operations[slot].phase == .pending else { return }
         switch operations[slot].kind {
         case .yield: return scheduler.application.wake(slot)
-        case .timer: return pollTimer(slot)
+        // Its entry in the wheel completes it.
+        case .timer: return
         case .accept, .connect, .push, .pop: break
         }
         let index = operations[slot].queue
