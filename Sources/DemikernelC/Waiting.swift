@@ -138,7 +138,7 @@ extension Core {
     }
 
     @inline(__always)
-    private func fill(_ result: inout demi_qresult_t, popped completion: RawCompletion) {
+    private mutating func fill(_ result: inout demi_qresult_t, popped completion: RawCompletion) {
         let segment = applicationSegment(adopting: completion.segments)
         guard !segment.isNull else {
             unsafe result.qr_opcode = DEMI_OPC_FAILED

@@ -30,7 +30,9 @@ extension Core {
     }
 
     /// The queue of a descriptor that is a socket. Throws EBADF, ENOTSOCK.
-    private func socketIndex(_ descriptor: QueueDescriptor) throws(DemikernelError) -> UInt32 {
+    ///
+    /// Mutating, as are others that change nothing: a borrowed core would be copied to the stack, all of its kilobyte.
+    private mutating func socketIndex(_ descriptor: QueueDescriptor) throws(DemikernelError) -> UInt32 {
         guard let index = queues.index(of: descriptor) else { throw .badDescriptor }
         switch queues[index].kind {
         case .kernelStream, .kernelListener, .kernelDatagram: return index
@@ -57,12 +59,12 @@ extension Core {
         setFlag(queues[index].fileDescriptor, SOL_SOCKET, SO_REUSEADDR, true)
     }
 
-    func setFlag(_ descriptor: Int32, _ level: Int32, _ name: Int32, _ isOn: Bool) -> Bool {
+    mutating func setFlag(_ descriptor: Int32, _ level: Int32, _ name: Int32, _ isOn: Bool) -> Bool {
         var value: Int32 = isOn ? 1 : 0
         return unsafe setsockopt(descriptor, level, name, &value, socklen_t(MemoryLayout<Int32>.size)) == 0
     }
 
-    private func requireFamily(_ address: SocketAddress, of index: UInt32) throws(DemikernelError) {
+    private mutating func requireFamily(_ address: SocketAddress, of index: UInt32) throws(DemikernelError) {
         guard address.family == queues[index].family else {
             throw DemikernelError(.addressFamilyNotSupported, "the address is of another family than the socket")
         }
@@ -225,7 +227,7 @@ extension Core {
     }
 
     /// The kernel's descriptor behind a socket, for its options. Throws EBADF, ENOTSOCK.
-    package func kernelSocket(_ descriptor: QueueDescriptor) throws(DemikernelError) -> Int32 {
+    package mutating func kernelSocket(_ descriptor: QueueDescriptor) throws(DemikernelError) -> Int32 {
         let index = try socketIndex(descriptor)
         return queues[index].fileDescriptor
     }
