@@ -1,2 +1,3 @@
-import ArgumentParser
-BenchCommand.main()
+import Glibc
+
+exit(Demi.run(Array(CommandLine.arguments.dropFirst())))
