@@ -57,7 +57,7 @@ extension Core {
 
     /// Binds an address that connections in TIME_WAIT hold: with SO_REUSEADDR the kernel refuses every other holder that does not have the
     /// option itself. It is taken away again at once, so that the socket holds its address alone; answers what `bind(2)` answers.
-    private func bindReusing(_ index: UInt32, _ address: SocketAddress) -> Int32 {
+    private mutating func bindReusing(_ index: UInt32, _ address: SocketAddress) -> Int32 {
         let descriptor = queues[index].fileDescriptor
         _ = setFlag(descriptor, SOL_SOCKET, SO_REUSEADDR, true)
         let result = unsafe withSocketAddress(address) { unsafe Glibc.bind(descriptor, $0, $1) }
@@ -153,7 +153,7 @@ extension Core {
     }
 
     /// Where a socket stands whose connect came to nothing.
-    private func stateWithoutPeer(_ index: UInt32) -> SocketState { queues[index].flags.contains(.bound) ? .bound : .unbound }
+    private mutating func stateWithoutPeer(_ index: UInt32) -> SocketState { queues[index].flags.contains(.bound) ? .bound : .unbound }
 
     /// Gives up a connection attempt, so that the socket can make another: `connect(2)` to AF_UNSPEC.
     mutating func abandonConnect(_ index: UInt32) {
