@@ -1,6 +1,7 @@
 /*
  * A thread's libOS ends with its thread, and everything in it; the library survives dlclose. The argument is the library's path.
  *
+ * For the library of Scripts/build-library: the build folder's own is not linked to survive dlclose.
  * Nothing here is linked with the library: it comes by dlopen, as into a program that is a plug-in's host.
  */
 #define _GNU_SOURCE

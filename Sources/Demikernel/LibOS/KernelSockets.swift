@@ -103,11 +103,10 @@ extension Core {
         queues[index].state = .listening
     }
 
-    /// `accept4(2)`. Throws EINVAL for a socket that does not listen, EOPNOTSUPP for UDP.
+    /// `accept4(2)`. Throws EINVAL for a socket that does not listen.
     package mutating func accept(_ descriptor: QueueDescriptor) throws(DemikernelError) -> UInt32 {
         submissionTurn()
         let index = try socketIndex(descriptor)
-        guard queues[index].kind != .kernelDatagram else { throw DemikernelError(.notSupportedOnSocket, "a UDP socket does not accept") }
         guard queues[index].kind == .kernelListener else { throw DemikernelError(.invalidArgument, "the socket does not listen") }
         let slot = try begin(.accept, on: index)
         submitReader(index, slot)
