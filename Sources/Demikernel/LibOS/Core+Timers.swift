@@ -18,9 +18,6 @@ extension Core {
         return slot
     }
 
-    /// The wheel wakes a timer's task only when it is due.
-    mutating func pollTimer(_ slot: UInt32) { complete(slot) }
-
     mutating func cancelTimer(_ slot: UInt32) {
         _ = timers.cancel(operations[slot].timer)
         complete(slot, errno: Errno.canceled.rawValue)

@@ -195,14 +195,16 @@ extension Core {
     mutating func pause(until deadline: Deadline) {
         // A deadline of now polls once; a fast path that always spins never sleeps.
         guard deadline.time != 0, spin != .max else { return idleTurn() }
+        let before = completedCount
         if spin == 0 {
             runReady()
-            let before = completedCount
             if scheduler.backgroundReadyCount > 1 { idleTurn() }
             if completedCount == before { sleep(until: deadline.time) }
             return
         }
         idleTurn()
+        // What completed in this turn may be what the caller waits for, however long the turn took: nothing else would end the sleep.
+        guard completedCount == before else { return }
         let now = clock.now()
         // While any other background task is ready there is work to do.
         if now &- lastProgress >= spin && scheduler.backgroundReadyCount <= 1 { sleep(until: deadline.time) }

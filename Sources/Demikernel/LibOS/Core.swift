@@ -110,11 +110,11 @@ package struct Core: ~Copyable {
         }
     }
 
-    /// Wakes what is due.
+    /// Completes what is due, in the order of the times: waking tasks would make it the order of their slots.
     mutating func fireTimers(now: UInt64) {
         guard !timers.isEmpty else { return }
         while let token = timers.popExpired(now: now) {
-            if operations.contains(token) { scheduler.application.wake(token.slot) }
+            if operations.contains(token) { complete(token.slot) }
         }
     }
 
@@ -152,7 +152,8 @@ package struct Core: ~Copyable {
     mutating func poll(_ slot: UInt32) {
         // The slot's tenant may have ended, or may be new: a needless poll is harmless.
         guard operations[slot].phase == .pending else { return }
-        if operations[slot].kind == .timer { return pollTimer(slot) }
+        // The wheel completes it.
+        if operations[slot].kind == .timer { return }
         if operations[slot].kind == .yield { return scheduler.application.wake(slot) }
         let index = operations[slot].queue
         switch queues[index].kind {

@@ -186,18 +186,17 @@ extension LibOS {
     }
 }
 
-/// Bytes that show where they belong.
+/// Bytes that show where they belong: words of the generator, so that nothing repeats.
 func pattern(_ count: Int, seed: UInt64 = 1) -> [UInt8] {
     var generator = SplitMix64(seed: seed)
-    var bytes: [UInt8] = []
-    bytes.reserveCapacity(count + 8)
-    while bytes.count < count { withUnsafeBytesOf(generator.next()) { bytes.append($0) } }
-    bytes.removeLast(bytes.count - count)
-    return bytes
-}
-
-private func withUnsafeBytesOf(_ word: UInt64, _ body: (UInt8) -> Void) {
-    for shift in stride(from: 0, to: 64, by: 8) { body(UInt8(truncatingIfNeeded: word >> UInt64(shift))) }
+    return unsafe [UInt8](unsafeUninitializedCapacity: count + 8) { storage, used in
+        var place = 0
+        while place < count {
+            unsafe UnsafeMutableRawBufferPointer(storage).storeBytes(of: generator.next(), toByteOffset: place, as: UInt64.self)
+            place += 8
+        }
+        used = count
+    }
 }
 
 /// Expects a call to fail with an errno.
