@@ -38,14 +38,17 @@ let package = Package(
         .target(name: "CDemikernel"),
         .target(
             name: "DemikernelC",
-            dependencies: ["Demikernel", "DemikernelConfiguration", "CDemikernelShims"],
+            dependencies: [
+                "Demikernel", "DemikernelConfiguration", "CDemikernel", "CDemikernelShims",
+                .product(name: "SystemPackage", package: "swift-system"),
+            ],
             swiftSettings: strict),
         .executableTarget(
             name: "demi",
             dependencies: [
                 "Demikernel", "DemikernelConfiguration",
                 .product(name: "ArgumentParser", package: "swift-argument-parser"),
-                .product(name: "Histogram", package: "hdrhistogram-swift"),
+                "CDemikernelShims", .product(name: "Histogram", package: "hdrhistogram-swift"),
             ],
             swiftSettings: strict),
         .testTarget(name: "DemikernelTests", dependencies: ["Demikernel"], swiftSettings: strict),

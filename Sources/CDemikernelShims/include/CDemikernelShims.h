@@ -75,7 +75,25 @@ static inline int dk_atomic_compare_exchange_u64(uint64_t *_Nonnull p, uint64_t 
     return __atomic_compare_exchange_n(p, expected, desired, 0, __ATOMIC_ACQ_REL, __ATOMIC_ACQUIRE);
 }
 
+/* --- the Swift concurrency runtime ------------------------------------------------------------------------------------ */
+
+/* What withTaskCancellationHandler is made of, without its closures and frames (110 ns): registers dk_operation_cancelled for the current
+   task. The record belongs to the task's stack-like allocator: remove it before anything that was allocated earlier is freed. While a
+   handler runs, removing waits. */
+void *_Nonnull dk_cancellation_handler_add(void *_Nonnull context);
+void dk_cancellation_handler_remove(void *_Nonnull record);
+
+/* In Swift: what happens, on any thread, when the task is cancelled. */
+void dk_operation_cancelled(void *_Nonnull context);
+
 /* --- system calls that the Glibc module leaves out --------------------------------------------------------------------- */
+
+/* sched_setaffinity(2) of the calling thread to one CPU below 1,024; 0, or -1 with errno. */
+static inline int dk_pin_thread(int cpu) {
+    unsigned long mask[1024 / (8 * sizeof(unsigned long))] = {0};
+    mask[(unsigned)cpu / (8 * sizeof(unsigned long))] = 1ul << ((unsigned)cpu % (8 * sizeof(unsigned long)));
+    return syscall(SYS_sched_setaffinity, 0, sizeof mask, mask) < 0 ? -1 : 0;
+}
 /* --- memory mappings -------------------------------------------------------------------------------------------------- */
 
 /* Moves a mapping to exactly `target`, over what is there; 0, or -1 with errno. mremap is variadic, which Swift cannot call.

@@ -29,6 +29,7 @@ package struct FileEngine: ~Copyable {
     private var table: FileRequestTable
     private let ring: FileRing?
     private let worker: FileWorker
+    private let truncatesOnThread: Bool
     private var workerIsOwedWake = false
 
     /// An engine without requests. Throws `EINVAL` for a queue depth out of bounds, io_uring's errno where it is required and refused, and
@@ -52,6 +53,7 @@ package struct FileEngine: ~Copyable {
         table = parts.table
         ring = parts.ring
         worker = parts.worker
+        truncatesOnThread = configuration.truncatesOnThread
     }
 
     deinit {
@@ -74,7 +76,8 @@ package struct FileEngine: ~Copyable {
     }
 
     /// Writes up to `count` bytes at `offset` (at the end, where the file was opened with `O_APPEND`). A `durable` write completes when
-    /// its data is on the disk, as if the file had been opened with `O_DSYNC`. False where the queue is full.
+    /// its data is on the disk, as if the file had been opened with `O_DSYNC`. A write to a pipe that nobody reads any more may raise
+    /// `SIGPIPE`, as `write(2)` does. False where the queue is full.
     package mutating func write(
         fd: Int32, from address: UnsafeRawPointer, count: Int, offset: Int64, durable: Bool = false, userData: UInt64
     ) -> Bool {
@@ -154,7 +157,7 @@ package struct FileEngine: ~Copyable {
     }
 
     private func goesToRing(_ kind: FileRequest.Kind) -> Bool {
-        guard backend == .ioUring else { return false }
+        guard backend == .ioUring, !(truncatesOnThread && kind == .truncate) else { return false }
         return ring!.offers(kind)
     }
 

@@ -32,6 +32,8 @@ package struct FileEngineConfiguration: Sendable {
     package var ring: RingPolicy
     /// Requests in flight at most, 1 to ``FileEngineConfiguration/queueDepthMaximum``.
     package var queueDepth: Int
+    /// Truncates on the helper thread even where io_uring could, as on kernels before Linux 6.9: for tests of that way.
+    var truncatesOnThread = false
 
     /// io_uring takes 32,768 entries, and every request has room for itself and its cancellation.
     package static var queueDepthMaximum: Int { 8192 }

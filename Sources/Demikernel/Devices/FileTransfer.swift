@@ -48,9 +48,8 @@ enum FileTransfer {
             guard isReady(request.descriptor, events) else { return .blocked(events) }
             return .ended(transfer(request, at: FileEngine.currentPosition))
         }
-        // Who opened the stream non-blocking is told so, as io_uring does.
-        guard answer == -EAGAIN, fcntl(request.descriptor, F_GETFL) & O_NONBLOCK == 0 else { return .ended(answer) }
-        return .blocked(events)
+        // Also where the descriptor is non-blocking: io_uring waits for such a pipe too.
+        return answer == -EAGAIN ? .blocked(events) : .ended(answer)
     }
 
     private static func isReady(_ descriptor: Int32, _ events: Int16) -> Bool {

@@ -41,6 +41,7 @@ extension Core {
             }
             let slot = try begin(.push, on: index)
             operations[slot].segments = segments
+            operations[slot].progress = 0
             submitWriter(index, slot)
             return slot
         case .kernelDatagram: return try pushDatagram(index, segments, to: address)
@@ -65,10 +66,8 @@ extension Core {
         }
         let slot = try begin(.push, on: index)
         operations[slot].segments = segments
-        if let address {
-            operations[slot].address = address
-            operations[slot].hasAddress = true
-        }
+        operations[slot].progress = 0
+        if let address { operations[slot].setAddress(address) }
         if queues[index].state == .unbound { queues[index].state = .bound }
         submitWriter(index, slot)
         return slot
@@ -82,6 +81,7 @@ extension Core {
         submissionTurn()
         guard let index = queues.index(of: descriptor) else { throw .badDescriptor }
         guard limit >= 0 else { throw DemikernelError(.invalidArgument, "a pop's limit is not negative") }
+        let limit = UInt32(clamping: limit)
         switch queues[index].kind {
         case .memory:
             let slot = try begin(.pop, on: index)

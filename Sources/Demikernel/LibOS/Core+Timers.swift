@@ -41,7 +41,7 @@ extension Core {
     /// Lets the Swift task that awaits an operation go on.
     func resume(_ slot: UInt32) {
         let continuation = unsafe unsafeBitCast(operations[slot].continuation, to: UnsafeContinuation<Void, Never>.self)
-        operations[slot].continuation = 0
+        operations[slot].flags.remove(.awaited)
         unsafe continuation.resume()
     }
 }

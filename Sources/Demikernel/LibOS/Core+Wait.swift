@@ -34,7 +34,7 @@ extension Core {
         runReady()
         guard operations.contains(token) else { throw .unknownToken }
         if operations[token.slot].phase != .complete { try waitSlowly(token, timeout: timeout) }
-        return take(token.slot)
+        return take(token)
     }
 
     @inline(never)
@@ -102,7 +102,10 @@ extension Core {
         guard tokens.count > 0 else { throw .noTokens }
         guard operations.contains(tokens[0]) else { throw .unknownToken }
         noteOffset(lastOffset, in: tokens)
-        noteOffset(tokens.count &- 1, in: tokens)
+        if tokens.count != lastCount {
+            lastCount = tokens.count
+            noteOffset(tokens.count &- 1, in: tokens)
+        }
         runReady()
         if completions.parkedCount == 0, let slot = completions.nextNew {
             let hint = Int(operations[slot].hint)
@@ -176,10 +179,12 @@ extension Core {
             if sweepCursor >= tokens.count { sweepCursor = 0 }
             let token = tokens[sweepCursor]
             guard operations.contains(token) else { throw .unknownToken }
-            operations[token.slot].hint = UInt32(truncatingIfNeeded: sweepCursor)
-            // What is new is handed out in its order, by `takeNew`.
-            if operations[token.slot].isParked { return sweepCursor }
+            let offset = sweepCursor
+            operations[token.slot].hint = UInt32(truncatingIfNeeded: offset)
+            // Also past one that is found: the token that takes its place may have completed as well, again and again.
             sweepCursor += 1
+            // What is new is handed out in its order, by `takeNew`.
+            if operations[token.slot].flags.contains(.parked) { return offset }
         }
         return nil
     }
@@ -195,18 +200,16 @@ extension Core {
     mutating func pause(until deadline: Deadline) {
         // A deadline of now polls once; a fast path that always spins never sleeps.
         guard deadline.time != 0, spin != .max else { return idleTurn() }
+        // While a background task beside the fast path is ready there is work to do.
+        guard scheduler.backgroundReadyCount <= 1, hasSpunEnough() else { return idleTurn() }
         let before = completedCount
-        if spin == 0 {
-            runReady()
-            if scheduler.backgroundReadyCount > 1 { idleTurn() }
-            if completedCount == before { sleep(until: deadline.time) }
-            return
-        }
-        idleTurn()
-        // What completed in this turn may be what the caller waits for, however long the turn took: nothing else would end the sleep.
-        guard completedCount == before else { return }
-        let now = clock.now()
-        // While any other background task is ready there is work to do.
-        if now &- lastProgress >= spin && scheduler.backgroundReadyCount <= 1 { sleep(until: deadline.time) }
+        runReady()
+        if completedCount == before { sleep(until: deadline.time) }
+    }
+
+    /// Whether nothing has completed for as long as the configuration wants spinning.
+    mutating func hasSpunEnough() -> Bool {
+        guard spin != .max else { return false }
+        return spin == 0 || clock.now() &- lastProgress >= spin
     }
 }

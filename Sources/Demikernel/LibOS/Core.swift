@@ -28,6 +28,7 @@ package struct Core: ~Copyable {
     /// Where `waitAny` goes on checking its array.
     var sweepCursor = 0
     var lastOffset = 0
+    var lastCount = 0
     /// Whether ``LibOS/run(_:)`` is on the stack.
     var isRunningTasks = false
 
@@ -57,6 +58,9 @@ package struct Core: ~Copyable {
 
     // MARK: - Turns of the scheduler
 
+    /// How many application tasks run before devices get their turn.
+    static var readyBudget: Int { 1024 }
+
     /// Polls application tasks that are ready; a bounded number, so that devices get their turn.
     @inline(__always)
     mutating func runReady() {
@@ -66,7 +70,7 @@ package struct Core: ~Copyable {
 
     @inline(never)
     private mutating func runReadySlowly() {
-        var budget = 1024
+        var budget = Self.readyBudget
         while budget > 0, let slot = scheduler.application.next() {
             poll(slot)
             budget &-= 1
@@ -132,7 +136,7 @@ package struct Core: ~Copyable {
         var limit = deadline
         if let due = timers.nextDeadline() { limit = min(limit, due) }
         let now = clock.now()
-        // Something is due already: no time to sleep, but the devices get their turn.
+        // A wait that never spins comes here only: what is due must not wait for a turn that nobody else takes.
         guard limit > now else { return idleTurn() }
         // What became ready while the descriptors were being registered must not wait for the sleep.
         guard scheduler.application.isEmpty else { return }
@@ -150,11 +154,13 @@ package struct Core: ~Copyable {
 
     /// Polls the task of one operation: tries once more what it is blocked on.
     mutating func poll(_ slot: UInt32) {
-        // The slot's tenant may have ended, or may be new: a needless poll is harmless.
+        // The slot's tenant may have ended, or may be new: every kind bears a needless poll.
         guard operations[slot].phase == .pending else { return }
-        // The wheel completes it.
-        if operations[slot].kind == .timer { return }
-        if operations[slot].kind == .yield { return scheduler.application.wake(slot) }
+        switch operations[slot].kind {
+        case .yield: return scheduler.application.wake(slot)
+        case .timer: return  // The wheel completes it.
+        case .accept, .connect, .push, .pop: break
+        }
         let index = operations[slot].queue
         switch queues[index].kind {
         case .free: break
@@ -173,7 +179,7 @@ package struct Core: ~Copyable {
         operations[slot].errno = errno
         completions.append(slot, in: operations)
         completedCount &+= 1
-        if operations[slot].continuation != 0 { resume(slot) }
+        if operations[slot].flags.contains(.awaited) { resume(slot) }
     }
 
     /// Completes the first of a queue's readers.
@@ -205,13 +211,19 @@ package struct Core: ~Copyable {
 
     /// Takes a completed operation out of the table: its token is dead from here on, what it carries is the caller's.
     @inline(__always)
-    package mutating func take(_ slot: UInt32) -> RawCompletion {
+    package mutating func take(_ slot: UInt32) -> RawCompletion { take(operations.token(of: slot)) }
+
+    /// The same for a token that is known to name a completed operation.
+    @inline(__always)
+    package mutating func take(_ token: QToken) -> RawCompletion {
+        let slot = token.slot
         assert(operations[slot].phase == .complete)
         let result = RawCompletion(
-            token: operations.token(of: slot), kind: operations[slot].kind, hasAddress: operations[slot].hasAddress,
-            errno: operations[slot].errno, descriptor: queues.descriptor(of: operations[slot].queue),
+            token: token, errno: operations[slot].errno, kind: operations[slot].kind,
+            hasAddress: operations[slot].flags.contains(.hasAddress), descriptor: queues.descriptor(of: operations[slot].queue),
             accepted: queues.descriptor(of: operations[slot].accepted), segments: operations[slot].segments,
-            address: operations[slot].address)
+            // The address is on the operation's second cache line: left alone where there is none.
+            address: operations[slot].flags.contains(.hasAddress) ? operations[slot].address : .any(port: 0))
         completions.remove(slot, in: operations)
         operations.remove(slot)
         return result
@@ -227,7 +239,7 @@ package struct Core: ~Copyable {
         guard operations[slot].phase == .pending else {
             throw DemikernelError(.alreadyInProcess, "the operation has completed: wait for it")
         }
-        guard operations[slot].progress == 0 || queues[operations[slot].queue].kind != .kernelStream else {
+        guard !isPartlySent(slot) else {
             throw DemikernelError(.resourceBusy, "a part of the push has been sent: cancelling it would tear the stream")
         }
         guard !operations[slot].isInFlight else { return cancelInFlight(slot) }
@@ -246,6 +258,10 @@ package struct Core: ~Copyable {
         settle(index)
     }
 
+    private func isPartlySent(_ slot: UInt32) -> Bool {
+        operations[slot].kind == .push && queues[operations[slot].queue].kind == .kernelStream && operations[slot].progress > 0
+    }
+
     /// Fails every operation that is pending on a queue.
     mutating func cancelAll(_ index: UInt32, errno: Int32) {
         while !queues[index].readers.isEmpty { completeReader(index, queues[index].readers.first, errno: errno) }
@@ -256,16 +272,15 @@ package struct Core: ~Copyable {
 /// A completed operation as plain memory: the reference that `segments` carries is whoever takes it.
 package struct RawCompletion: BitwiseCopyable {
     package let token: QToken
-    package let kind: OperationKind
-    package let hasAddress: Bool
     /// A positive errno, or 0.
     package let errno: Int32
+    package let kind: OperationKind
+    package let hasAddress: Bool
     package let descriptor: QueueDescriptor
     package let accepted: QueueDescriptor
     package let segments: SegmentList
     package let address: SocketAddress
 }
-
 
 extension HeapConfiguration {
     init(settings: Configuration.Heap) {

@@ -137,12 +137,13 @@ extension Core {
     mutating func pushFile(_ index: UInt32, _ segments: SegmentList) throws(DemikernelError) -> UInt32 {
         let slot = try begin(.push, on: index)
         operations[slot].segments = segments
+        operations[slot].progress = 0
         queues[index].writers.append(slot, in: operations)
         pollFile(index)
         return slot
     }
 
-    mutating func popFile(_ index: UInt32, limit: Int) throws(DemikernelError) -> UInt32 {
+    mutating func popFile(_ index: UInt32, limit: UInt32) throws(DemikernelError) -> UInt32 {
         let slot = try begin(.pop, on: index)
         operations[slot].limit = limit
         queues[index].readers.append(slot, in: operations)
@@ -168,13 +169,12 @@ extension Core {
         }
         let segment = operations[slot].segments[position]
         let isQueued = catnap.files.write(queues[index].fileDescriptor, segment, from: skip, token: operations.token(of: slot))
-        operations[slot].isInFlight = isQueued
-        if !isQueued { starve(slot) }
+        if isQueued { operations[slot].flags.insert(.inFlight) } else { starve(slot) }
     }
 
     private mutating func startRead(_ index: UInt32, _ slot: UInt32) {
         guard !operations[slot].isInFlight else { return }
-        let count = operations[slot].limit == 0 ? Self.fileReadLength : operations[slot].limit
+        let count = operations[slot].limit == 0 ? Self.fileReadLength : Int(operations[slot].limit)
         if operations[slot].segments.count == 0 {
             let segment = heap.allocateSegment(count)
             guard !segment.isNull else { return completeReader(index, slot, errno: Errno.noMemory.rawValue) }
@@ -183,8 +183,7 @@ extension Core {
         let isQueued = catnap.files.read(
             queues[index].fileDescriptor, operations[slot].segments.first, count: count, offset: queues[index].cursor,
             token: operations.token(of: slot))
-        operations[slot].isInFlight = isQueued
-        if !isQueued { starve(slot) }
+        if isQueued { operations[slot].flags.insert(.inFlight) } else { starve(slot) }
     }
 
     /// The engine is full: the operation's task runs again with the next turn after a completion.
@@ -201,7 +200,7 @@ extension Core {
     }
 
     private mutating func finishFile(_ slot: UInt32, result: Int32) {
-        operations[slot].isInFlight = false
+        operations[slot].flags.remove(.inFlight)
         let index = operations[slot].queue
         if operations[slot].kind == .push { finishWrite(index, slot, result) } else { finishRead(index, slot, result) }
         pollFile(index)

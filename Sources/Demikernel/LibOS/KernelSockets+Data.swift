@@ -74,7 +74,7 @@ extension Core {
     /// `recv(2)` into a heap buffer of the size that the peer's messages have had lately.
     @inline(__always)
     private mutating func receiveStream(_ index: UInt32, _ slot: UInt32) -> Bool {
-        let limit = operations[slot].limit
+        let limit = Int(operations[slot].limit)
         let size = limit == 0 ? Int(queues[index].receiveSize) : min(limit, configuration.catnap.receiveSizeMaximum)
         var segment = heap.allocateSegment(size)
         guard !segment.isNull else {
@@ -147,21 +147,19 @@ extension Core {
         }
         segment.trimLast(65_536 &- count)
         if count <= Self.datagramCopyMaximum {
-            let small = heap.allocateSegment(max(1, count))
+            var small = heap.allocateSegment(max(1, count))
             if !small.isNull {
                 unsafe small.start.copyMemory(from: segment.start, byteCount: count)
+                small.trimLast(Int(small.count) &- count)
                 segment.release()
                 segment = small
             }
         }
         // A pop with a limit takes the datagram's beginning; the rest is lost, as with recv(2).
-        let limit = operations[slot].limit
+        let limit = Int(operations[slot].limit)
         if limit > 0 && count > limit { segment.trimLast(count &- limit) }
         operations[slot].segments = .single(segment)
-        if let source {
-            operations[slot].address = source
-            operations[slot].hasAddress = true
-        }
+        if let source { operations[slot].setAddress(source) }
         completeReader(index, slot)
         return true
     }
@@ -201,7 +199,7 @@ extension Core {
     /// `sendto(2)`: one datagram.
     private mutating func sendDatagram(_ index: UInt32, _ slot: UInt32) -> Bool {
         let vector = SegmentVector(operations[slot].segments, from: 0)
-        let count = vector.send(queues[index].fileDescriptor, to: operations[slot].hasAddress ? operations[slot].address : nil)
+        let count = vector.send(queues[index].fileDescriptor, to: operations[slot].flags.contains(.hasAddress) ? operations[slot].address : nil)
         if count < 0 { return sendFailed(index, slot) }
         completeWriter(index, slot)
         return true
@@ -226,6 +224,7 @@ extension Core {
 /// Invariant: the first `count` of `vectors` address memory that the operation's reference keeps alive for the call.
 @safe
 struct SegmentVector {
+    static var capacity: Int { 16 }
     private var vectors: InlineArray<16, iovec> = unsafe InlineArray(repeating: iovec())
     private var count = 0
 

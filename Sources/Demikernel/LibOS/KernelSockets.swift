@@ -101,10 +101,11 @@ extension Core {
         queues[index].state = .listening
     }
 
-    /// `accept4(2)`. Throws EINVAL for a socket that does not listen.
+    /// `accept4(2)`. Throws EINVAL for a socket that does not listen, EOPNOTSUPP for UDP.
     package mutating func accept(_ descriptor: QueueDescriptor) throws(DemikernelError) -> UInt32 {
         submissionTurn()
         let index = try socketIndex(descriptor)
+        guard queues[index].kind != .kernelDatagram else { throw DemikernelError(.notSupportedOnSocket, "a UDP socket does not accept") }
         guard queues[index].kind == .kernelListener else { throw DemikernelError(.invalidArgument, "the socket does not listen") }
         let slot = try begin(.accept, on: index)
         submitReader(index, slot)
@@ -191,8 +192,7 @@ extension Core {
             let accepted = try adopt(descriptor, .kernelStream, family)
             queues[accepted].state = .connected
             operations[slot].accepted = accepted
-            operations[slot].address = address ?? .any(queues[index].family, port: 0)
-            operations[slot].hasAddress = true
+            operations[slot].setAddress(address ?? .any(queues[index].family, port: 0))
             completeReader(index, slot)
         } catch {
             completeReader(index, slot, errno: error.errno.rawValue)

@@ -46,7 +46,7 @@ extension HeapState {
         unsafe superblock.header.pointee.stamps?[index] = CheckedHeap.now
         if check!.count == CheckedHeap.quarantineCapacity { releaseOldest() }
         check!.append(superblock, index)
-        unsafe superblock.header.pointee.quarantined += 1
+        superblock.quarantined += 1
     }
 
     /// Empties the quarantine: before the heap gives up an allocation, and at its end.
@@ -59,7 +59,7 @@ extension HeapState {
     private mutating func releaseOldest() -> Bool {
         guard let entry = check!.removeFirst() else { return false }
         verifyPoison(entry.superblock, entry.index)
-        unsafe entry.superblock.header.pointee.quarantined -= 1
+        entry.superblock.quarantined -= 1
         if entry.superblock.put(entry.index) { superblockChangedPlace(entry.superblock) }
         return true
     }
@@ -76,7 +76,7 @@ extension HeapState {
         unsafe memset(superblock.object(index), Int32(CheckedHeap.poison), superblock.objectByteCount)
     }
 
-    private mutating func verifyPoison(_ superblock: Superblock, _ index: Int) {
+    mutating func verifyPoison(_ superblock: Superblock, _ index: Int) {
         let words = unsafe superblock.object(index).assumingMemoryBound(to: UInt64.self)
         for word in 0..<(superblock.objectByteCount / 8) where unsafe words[word] != CheckedHeap.poisonWord {
             note(.writeAfterFree, superblock, index)
@@ -99,7 +99,7 @@ extension HeapState {
     }
 }
 
-func writeToStandardError(_ text: String) {
+package func writeToStandardError(_ text: String) {
     var text = text
     text.withUTF8 { _ = unsafe write(2, $0.baseAddress, $0.count) }
 }

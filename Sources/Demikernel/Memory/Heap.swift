@@ -15,7 +15,6 @@ import Glibc
     /// Throws EINVAL for a limit that is not between 1 byte and 256 GiB, ENOMEM without address space.
     package init(_ configuration: HeapConfiguration = HeapConfiguration()) throws(DemikernelError) {
         unsafe state = try HeapState.create(configuration)
-        unsafe HeapRegistry.add(state)
     }
 
     deinit { _ = unsafe Heap.shutDown(state) }
@@ -50,10 +49,16 @@ import Glibc
     @inline(__always)
     private borrowing func take(_ byteCount: Int, _ unit: UInt32) -> UnsafeMutableRawPointer? {
         let shift = HeapGeometry.shift(for: byteCount)
-        if shift <= HeapGeometry.largestShift,
-            let object = unsafe state.pointee.fast[unchecked: shift &- HeapGeometry.smallestShift].take(unit)
-        {
-            return unsafe object
+        if shift <= HeapGeometry.largestShift {
+            let number = shift &- HeapGeometry.smallestShift
+            let slot = unsafe state.pointee.hot + number
+            if let object = unsafe slot.pointee {
+                unsafe slot.pointee = nil
+                let superblock = unsafe Superblock(of: object)
+                unsafe superblock.record(superblock.index(of: object)).pointee.references = unit
+                return unsafe object
+            }
+            if let object = unsafe state.pointee.fast[unchecked: number].take(unit) { return unsafe object }
         }
         return unsafe state.pointee.allocateSlow(byteCount, unit)
     }
@@ -111,7 +116,7 @@ import Glibc
         let shared = unsafe state.pointee.shared
         var nobody: UInt64 = 0
         let this = UInt64(pthread_self())
-        guard unsafe dk_atomic_compare_exchange_u64(&shared.pointee.thread, &nobody, this) != 0 || nobody == this else { return false }
+        guard unsafe dk_atomic_compare_exchange_u64(shared.thread, &nobody, this) != 0 || nobody == this else { return false }
         if let other = unsafe dk_thread_heap_get(), unsafe other != UnsafeMutableRawPointer(state) {
             unsafe Heap.resign(other.assumingMemoryBound(to: HeapState.self))
         }
@@ -125,7 +130,7 @@ import Glibc
     private static func resign(_ state: UnsafeMutablePointer<HeapState>) {
         guard unsafe dk_thread_heap_get() == UnsafeMutableRawPointer(state) else { return }
         dk_thread_heap_set(nil)
-        unsafe dk_atomic_store_u64(&state.pointee.shared.pointee.thread, 0)
+        unsafe dk_atomic_store_u64(state.pointee.shared.thread, 0)
     }
 
     /// Takes back what other threads released. One load where there is nothing. Owner only.
@@ -152,11 +157,11 @@ import Glibc
     // MARK: End
 
     /// Complexity: O(superblocks).
-    package var statistics: HeapStatistics { unsafe state.pointee.statistics }
+    package var statistics: HeapStatistics { unsafe state.pointee.statistics() }
     /// What went wrong so far: the first 16.
     package var faults: [HeapFault] { unsafe state.pointee.faults.all }
 
-    /// Ends the heap. Objects that are still referenced stay valid; the arena goes when the last of them is released, on whatever thread.
+    /// Ends the heap, on its own thread or on any once it was resigned there. Objects that are still referenced stay valid; the arena goes when the last of them is released, on whatever thread.
     package consuming func shutdown() -> LeakReport {
         let state = unsafe self.state
         discard self
@@ -166,11 +171,11 @@ import Glibc
     private static func shutDown(_ state: UnsafeMutablePointer<HeapState>) -> LeakReport {
         unsafe resign(state)
         let shared = unsafe state.pointee.shared
-        unsafe shared.lock()
-        let returned = unsafe dk_atomic_exchange_u64(&shared.pointee.returns, SharedHeapState.orphan)
+        unsafe SpinLock.lock(shared.lock)
+        let returned = unsafe dk_atomic_exchange_u64(shared.returns, SharedHeapState.orphan)
         let report = unsafe state.pointee.becomeOrphan(settling: returned)
         let isDone = unsafe state.pointee.orphanLiveCount == 0
-        unsafe shared.unlock()
+        unsafe SpinLock.unlock(shared.lock)
         if isDone { unsafe HeapState.destroy(state) }
         return report
     }

@@ -1,3 +1,5 @@
+import CDemikernelShims
+
 /// Looking at a heap: which object an address belongs to, what is live, what is left at the end.
 extension HeapState {
     /// The object that contains `address`, live or not; nil where `address` belongs to none. Safe for every address.
@@ -33,7 +35,8 @@ extension HeapState {
         }
     }
 
-    var statistics: HeapStatistics {
+    mutating func statistics() -> HeapStatistics {
+        emptyHotSlots()
         var result = HeapStatistics()
         result.limit = arena.byteCount
         result.groups = arena.groupCount
@@ -60,10 +63,27 @@ extension HeapState {
         return result
     }
 
+    /// Looks for writes to objects that are free and carved (checked heaps).
+    private mutating func verifyFreeObjects() {
+        guard check != nil else { return }
+        var superblocks: [Superblock] = []
+        forEachSuperblock { if !$0.isSpan { superblocks.append($0) } }
+        for superblock in superblocks {
+            for index in 0..<(unsafe Int(superblock.header.pointee.carved)) {
+                let record = unsafe superblock.record(index)
+                // Nobody's, settled or not: what waits in the return queue of an orphan has not been poisoned yet.
+                guard unsafe record.pointee.references == 0, unsafe dk_atomic_load_u64(record.pending) == 0 else { continue }
+                verifyPoison(superblock, index)
+            }
+        }
+    }
+
     /// The heap's end: settles what was returned, counts what is left, verifies what is free. Under the shared lock.
     mutating func becomeOrphan(settling returned: UInt64) -> LeakReport {
         settle(returned)
+        emptyHotSlots()
         flushQuarantine()
+        verifyFreeObjects()
         let now = CheckedHeap.now
         var objects: [LeakedObject] = []
         var bytes = 0

@@ -29,12 +29,16 @@ enum SuperblockUse {
     var active: InlineArray<11, Superblock>
     var partial: InlineArray<11, UnsafeMutablePointer<SuperblockHeader>?>
     /// What other threads touch; on cache lines of its own.
-    let shared: UnsafeMutablePointer<SharedHeapState>
+    let shared: SharedHeapState
 
     var arena: Arena
     let none: Superblock
+    /// The object of each size class that was freed last, without references; and one slot that is never empty.
+    let hot: UnsafeMutablePointer<UnsafeMutableRawPointer?>
     let uses: UnsafeMutablePointer<UInt32>
     let layouts: InlineArray<11, SuperblockLayout>
+    /// In the registry.
+    var number = 0
     /// What goes to `SuperblockHeader.owner`.
     var ownerMark: UInt = 0
 
@@ -73,12 +77,13 @@ enum SuperblockUse {
             throw error
         }
         unsafe state.pointee.ownerMark = UInt(bitPattern: state) | (state.pointee.check == nil ? 0 : 1)
+        unsafe state.pointee.number = HeapRegistry.add(state)
         return unsafe state
     }
 
     /// Gives everything back to the system. No object may be left.
     @unsafe static func destroy(_ state: UnsafeMutablePointer<HeapState>) {
-        unsafe HeapRegistry.remove(state)
+        unsafe HeapRegistry.remove(state.pointee.number)
         unsafe state.deinitialize(count: 1)
         unsafe state.deallocate()
     }
@@ -86,9 +91,12 @@ enum SuperblockUse {
     private init(_ configuration: HeapConfiguration) throws(DemikernelError) {
         arena = try Arena(configuration)
         let header = UnsafeMutablePointer<SuperblockHeader>.allocate(capacity: 1)
+        unsafe hot = .allocate(capacity: HeapGeometry.classCount + 1)
+        unsafe hot.initialize(repeating: nil, count: HeapGeometry.classCount)
+        unsafe (hot + HeapGeometry.classCount).initialize(to: UnsafeMutableRawPointer(header))
         unsafe header.initialize(
             to: SuperblockHeader(
-                owner: 0, stack: UnsafeMutableRawPointer(header).assumingMemoryBound(to: UInt16.self), top: 0, eventTop: SuperblockHeader.never,
+                owner: 0, stack: UnsafeMutableRawPointer(header).assumingMemoryBound(to: UInt16.self), hotSlot: hot, top: 0, eventTop: SuperblockHeader.never,
                 shift: 0, firstObject: 0, capacity: 0, carved: 0, superblockCount: 0, index: 0, next: nil,
                 deviceKeys: InlineArray(repeating: 0), previous: nil, stamps: nil))
         let none = unsafe Superblock(header)
@@ -102,14 +110,14 @@ enum SuperblockUse {
         // calloc: pages of these tables that are never used cost nothing.
         unsafe uses = calloc(superblocks, 4)!.bindMemory(to: UInt32.self, capacity: superblocks)
         unsafe groupKeys = calloc(superblocks, 8)!.bindMemory(to: UInt64.self, capacity: superblocks)
-        unsafe shared = UnsafeMutableRawPointer.allocate(byteCount: 128, alignment: 64).bindMemory(to: SharedHeapState.self, capacity: 1)
-        unsafe shared.initialize(to: SharedHeapState())
+        shared = SharedHeapState()
         check = checked ? CheckedHeap() : nil
     }
 
     deinit {
         unsafe none.header.deallocate()
-        unsafe UnsafeMutableRawPointer(shared).deallocate()
+        unsafe hot.deallocate()
+        shared.deallocate()
         unsafe Glibc.free(uses)
         unsafe Glibc.free(groupKeys)
     }
@@ -134,6 +142,7 @@ enum SuperblockUse {
             // The last resorts: what the checked mode holds back, and empty superblocks that other classes keep.
             drainReturns()
             flushQuarantine()
+            emptyHotSlots()
             releaseIdleSuperblocks()
             unsafe object = shift > HeapGeometry.largestShift ? allocateSpan(byteCount, unit) : allocateObject(shift, unit)
         }
@@ -210,7 +219,8 @@ enum SuperblockUse {
         unsafe header.initialize(
             to: SuperblockHeader(
                 owner: ownerMark, stack: (start + Int(layout.stackOffset)).bindMemory(to: UInt16.self, capacity: Int(layout.capacity)),
-                top: 0, eventTop: SuperblockHeader.never, shift: shift, firstObject: layout.firstObject, capacity: layout.capacity, carved: 0,
+                hotSlot: hot + min(Int(shift) - HeapGeometry.smallestShift, HeapGeometry.classCount), top: 0,
+                eventTop: SuperblockHeader.never, shift: shift, firstObject: layout.firstObject, capacity: layout.capacity, carved: 0,
                 superblockCount: UInt32(count), index: UInt32(index), next: nil, deviceKeys: keys, previous: nil,
                 stamps: check == nil ? nil : stamps.bindMemory(to: UInt64.self, capacity: Int(layout.capacity))))
         unsafe uses[index] = use
@@ -263,6 +273,16 @@ enum SuperblockUse {
             active[number] = none
             fast[number] = none
             release(superblock)
+        }
+    }
+
+    /// Puts the hot objects back into their superblocks.
+    mutating func emptyHotSlots() {
+        for number in 0..<HeapGeometry.classCount {
+            guard let object = unsafe hot[number] else { continue }
+            unsafe hot[number] = nil
+            let superblock = unsafe Superblock(of: object)
+            if unsafe superblock.put(superblock.index(of: object)) { superblockChangedPlace(superblock) }
         }
     }
 

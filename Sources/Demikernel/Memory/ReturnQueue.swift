@@ -1,14 +1,27 @@
 import CDemikernelShims
 import Glibc
 
-/// The part of a heap that other threads touch. Every field is accessed atomically.
-struct SharedHeapState {
+/// The part of a heap that other threads touch: three words, accessed atomically, on cache lines of their own.
+///
+/// Addresses instead of fields behind `&`: to the thread sanitizer that is an access to the whole structure.
+///
+/// Invariant: `words` is 128 bytes that begin a cache line, until ``deallocate()``.
+@safe struct SharedHeapState {
+    private let words: UnsafeMutablePointer<UInt64>
+
+    init() {
+        unsafe words = UnsafeMutableRawPointer.allocate(byteCount: 128, alignment: 64).bindMemory(to: UInt64.self, capacity: 16)
+        unsafe words.initialize(repeating: 0, count: 16)
+    }
+
+    func deallocate() { unsafe words.deallocate() }
+
     /// The return queue, a stack: its first object's name plus 1, or 0. ``orphan`` once the heap was shut down with objects still out.
-    var returns: UInt64 = 0
-    /// 1 while somebody changes an orphan.
-    var lock: UInt64 = 0
+    @inline(__always) var returns: UnsafeMutablePointer<UInt64> { unsafe words }
+    /// Held by whoever changes an orphan.
+    var lock: UnsafeMutablePointer<UInt64> { unsafe words + 1 }
     /// The thread on which the heap is current, or 0.
-    var thread: UInt64 = 0
+    var thread: UnsafeMutablePointer<UInt64> { unsafe words + 2 }
 
     static var orphan: UInt64 { 1 << 63 }
 }
@@ -52,12 +65,12 @@ struct ReferenceChange {
 
 extension HeapState {
     /// One load.
-    @inline(__always) var returnsAreWaiting: Bool { unsafe dk_atomic_load_u64(&shared.pointee.returns) != 0 }
+    @inline(__always) var returnsAreWaiting: Bool { unsafe dk_atomic_load_u64(shared.returns) != 0 }
 
     /// Settles what other threads dropped. Owner only.
     mutating func drainReturns() {
         guard returnsAreWaiting else { return }
-        settle(unsafe dk_atomic_exchange_u64(&shared.pointee.returns, 0))
+        settle(unsafe dk_atomic_exchange_u64(shared.returns, 0))
     }
 
     /// Settles a list taken off the return queue.
@@ -67,7 +80,7 @@ extension HeapState {
             let (superblock, index) = locate(name)
             let record = unsafe superblock.record(index)
             name = unsafe record.pointee.link  // before the exchange: after it another thread may queue the object anew
-            let pending = PendingReturns(rawValue: unsafe dk_atomic_exchange_u64(&record.pointee.pending, 0))
+            let pending = PendingReturns(rawValue: unsafe dk_atomic_exchange_u64(record.pending, 0))
             remoteReturns &+= 1
             if unsafe apply(pending, to: record, superblock, index) { retire(superblock, index) }
         }
@@ -92,11 +105,11 @@ extension HeapState {
     @unsafe mutating func change(_ superblock: Superblock, _ index: Int, _ change: ReferenceChange) -> Bool {
         let record = unsafe superblock.record(index)
         // Other threads' changes first: what they took may be what is being dropped here.
-        var word = unsafe dk_atomic_load_u64(&record.pointee.pending)
+        var word = unsafe dk_atomic_load_u64(record.pending)
         while PendingReturns(rawValue: word).application != 0 || PendingReturns(rawValue: word).libOS != 0 {
-            if unsafe dk_atomic_compare_exchange_u64(&record.pointee.pending, &word, word & PendingReturns.queued) != 0 {
+            if unsafe dk_atomic_compare_exchange_u64(record.pending, &word, word & PendingReturns.queued) != 0 {
                 _ = unsafe apply(PendingReturns(rawValue: word), to: record, superblock, index)
-                word = unsafe dk_atomic_load_u64(&record.pointee.pending)
+                word = unsafe dk_atomic_load_u64(record.pending)
             }
         }
         guard unsafe record.pointee.references != 0, unsafe record.pointee.add(change) else {
@@ -104,7 +117,7 @@ extension HeapState {
             return false
         }
         // A queued object is freed when it comes out of the queue.
-        if change.drops, unsafe record.pointee.references == 0, unsafe dk_atomic_load_u64(&record.pointee.pending) == 0 {
+        if change.drops, unsafe record.pointee.references == 0, unsafe dk_atomic_load_u64(record.pending) == 0 {
             retire(superblock, index)
         }
         return true
@@ -112,11 +125,6 @@ extension HeapState {
 }
 
 extension ObjectRecord {
-    /// Whether no other thread took or dropped a reference that is not settled yet.
-    @inline(__always) var hasNothingPending: Bool {
-        mutating get { unsafe dk_atomic_load_u64(&pending) == 0 }
-    }
-
     /// False, and nothing changed, where a count would go below zero or a taken reference would be the 65,535th. A stuck half stays stuck.
     mutating func add(_ change: ReferenceChange) -> Bool {
         let application = ObjectRecord.sum(references & 0xffff, change.application)
@@ -150,11 +158,11 @@ extension Superblock {
         }
         // The caller holds a reference until its change is visible: neither heap nor object goes away before.
         let shared = unsafe heap.pointee.shared
-        if unsafe dk_atomic_load_u64(&shared.pointee.returns) & SharedHeapState.orphan != 0 {
+        if unsafe dk_atomic_load_u64(shared.returns) & SharedHeapState.orphan != 0 {
             return unsafe changeOrphan(index, change, holdsQueuedBit: false)
         }
         let record = unsafe self.record(index)
-        var word = unsafe dk_atomic_load_u64(&record.pointee.pending)
+        var word = unsafe dk_atomic_load_u64(record.pending)
         var queues = false
         while true {
             let pending = PendingReturns(rawValue: word)
@@ -162,15 +170,15 @@ extension Superblock {
             let sum = PendingReturns(
                 application: pending.application &- change.application, libOS: pending.libOS &- change.libOS,
                 isQueued: pending.isQueued || queues)
-            if unsafe dk_atomic_compare_exchange_u64(&record.pointee.pending, &word, sum.rawValue) != 0 { break }
+            if unsafe dk_atomic_compare_exchange_u64(record.pending, &word, sum.rawValue) != 0 { break }
         }
         if queues { unsafe enqueue(index, record, shared) }
         return true
     }
 
-    @unsafe private func enqueue(_ index: Int, _ record: UnsafeMutablePointer<ObjectRecord>, _ shared: UnsafeMutablePointer<SharedHeapState>) {
+    @unsafe private func enqueue(_ index: Int, _ record: UnsafeMutablePointer<ObjectRecord>, _ shared: SharedHeapState) {
         let name = unsafe header.pointee.index << 12 | UInt32(index)
-        var first = unsafe dk_atomic_load_u64(&shared.pointee.returns)
+        var first = unsafe dk_atomic_load_u64(shared.returns)
         while true {
             if first & SharedHeapState.orphan != 0 {
                 _ = unsafe changeOrphan(index, .none, holdsQueuedBit: true)
@@ -178,7 +186,7 @@ extension Superblock {
             }
             unsafe record.pointee.link = UInt32(truncatingIfNeeded: first)
             // Once this succeeded the object, and with it the heap, may be gone.
-            if unsafe dk_atomic_compare_exchange_u64(&shared.pointee.returns, &first, UInt64(name) + 1) != 0 { return }
+            if unsafe dk_atomic_compare_exchange_u64(shared.returns, &first, UInt64(name) + 1) != 0 { return }
         }
     }
 
@@ -186,27 +194,27 @@ extension Superblock {
     @unsafe private func changeOrphan(_ index: Int, _ change: ReferenceChange, holdsQueuedBit: Bool) -> Bool {
         let heap = unsafe state
         let shared = unsafe heap.pointee.shared
-        unsafe shared.lock()
+        unsafe SpinLock.lock(shared.lock)
         var done = true
         if holdsQueuedBit {
             let record = unsafe self.record(index)
-            let pending = PendingReturns(rawValue: unsafe dk_atomic_exchange_u64(&record.pointee.pending, 0))
+            let pending = PendingReturns(rawValue: unsafe dk_atomic_exchange_u64(record.pending, 0))
             if unsafe heap.pointee.apply(pending, to: record, self, index) { unsafe heap.pointee.retire(self, index) }
         } else {
             done = unsafe heap.pointee.change(self, index, change)
         }
         let isLast = unsafe heap.pointee.orphanLiveCount == 0
-        unsafe shared.unlock()
+        unsafe SpinLock.unlock(shared.lock)
         if isLast { unsafe HeapState.destroy(heap) }
         return done
     }
 }
 
-extension UnsafeMutablePointer where Pointee == SharedHeapState {
-    /// A spin lock: its last act on the heap is one store, after which another thread may free it.
-    func lock() {
-        while unsafe dk_atomic_exchange_u64(&pointee.lock, 1) != 0 { sched_yield() }
+/// A lock in one word, which the caller provides: its last act is one store, after which another thread may free the word.
+enum SpinLock {
+    static func lock(_ word: UnsafeMutablePointer<UInt64>) {
+        while unsafe dk_atomic_exchange_u64(word, 1) != 0 { sched_yield() }
     }
 
-    func unlock() { unsafe dk_atomic_store_u64(&pointee.lock, 0) }
+    static func unlock(_ word: UnsafeMutablePointer<UInt64>) { unsafe dk_atomic_store_u64(word, 0) }
 }

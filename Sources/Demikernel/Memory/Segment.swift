@@ -1,3 +1,5 @@
+import CDemikernelShims
+
 /// Bytes of one heap object: what the libOS keeps in its tables and rings.
 ///
 /// Plain data, 16 bytes, without automatic ownership: whoever holds a segment holds one *libOS reference* to its object by convention, and
@@ -21,6 +23,8 @@
 
     /// The first byte. The segment is not null.
     @inline(__always) package var start: UnsafeMutableRawPointer { unsafe object.unsafelyUnwrapped + Int(offset) }
+    /// The object's address, or 0: to compare, not to load from.
+    @inline(__always) package var address: UInt { unsafe UInt(bitPattern: object) }
     @inline(__always) package var byteCount: Int { Int(count) }
     @inline(__always) package var bytes: UnsafeMutableRawBufferPointer {
         guard !isNull else { return unsafe UnsafeMutableRawBufferPointer(start: nil, count: 0) }
@@ -107,9 +111,9 @@ extension Superblock {
         if isOwnedByThisThread {
             let index = unsafe self.index(of: object)
             let record = unsafe self.record(index)
-            if unsafe record.pointee.references == unit, unsafe record.pointee.hasNothingPending {
+            if unsafe record.pointee.references == unit, unsafe dk_atomic_load_u64(record.pending) == 0 {
                 unsafe record.pointee.references = 0
-                return give(index)
+                return unsafe give(object, index)
             }
         }
         _ = unsafe change(object, unit == ReferenceUnit.application ? .releaseApplication : .releaseLibOS)

@@ -41,6 +41,13 @@ struct ObjectRecord {
     var pending: UInt64
 }
 
+extension UnsafeMutablePointer where Pointee == ObjectRecord {
+    /// The address of `pending`, without an access to the record: the other half of it is the owner's alone.
+    @inline(__always) var pending: UnsafeMutablePointer<UInt64> {
+        unsafe (UnsafeMutableRawPointer(self) + 8).assumingMemoryBound(to: UInt64.self)
+    }
+}
+
 /// One reference of each kind, as ``ObjectRecord/references`` counts it.
 enum ReferenceUnit {
     static var application: UInt32 { 1 }
@@ -55,6 +62,8 @@ enum ReferenceUnit {
     /// The heap's state; plus 1 in checked heaps, so that no thread ever finds itself the owner and the fast paths are never taken.
     var owner: UInt
     var stack: UnsafeMutablePointer<UInt16>
+    /// Where the heap keeps the last freed object of the class; never empty for spans, which therefore do not go there.
+    var hotSlot: UnsafeMutablePointer<UnsafeMutableRawPointer?>
     /// Entries of the free stack.
     var top: UInt32
     /// The `top` at which a freed object changes the superblock's place: 1 while full, `capacity` while partial, never while active.
@@ -74,6 +83,7 @@ enum ReferenceUnit {
     var next: UnsafeMutablePointer<SuperblockHeader>?
     // Second cache line.
     var deviceKeys: InlineArray<8, UInt64>
+    // Third cache line.
     var previous: UnsafeMutablePointer<SuperblockHeader>?
     var stamps: UnsafeMutablePointer<UInt64>?
 
@@ -101,8 +111,14 @@ enum ReferenceUnit {
     @inline(__always) var isEmpty: Bool { unsafe header.pointee.top == header.pointee.carved }
     @inline(__always) var liveCount: Int { unsafe Int(header.pointee.carved) - Int(header.pointee.top) - Int(header.pointee.quarantined) }
     /// Whether the calling thread may take the fast paths.
-    @inline(__always) var isOwnedByThisThread: Bool { unsafe header.pointee.owner == UInt(bitPattern: dk_thread_heap_get()) }
+    @inline(__always) var isOwnedByThisThread: Bool { unsafe header.pointee.owner == unsafeBitCast(dk_thread_heap_get(), to: UInt.self) }
     @inline(__always) var isChecked: Bool { unsafe header.pointee.owner & 1 == 1 }
+
+    // Load and store, not `+=` on the header: the thread sanitizer takes that for an access to all of it, while others read `owner`.
+    var quarantined: Int {
+        get { unsafe Int(header.pointee.quarantined) }
+        nonmutating set { unsafe header.pointee.quarantined = UInt32(newValue) }
+    }
 
     @inline(__always) var state: UnsafeMutablePointer<HeapState> {
         unsafe UnsafeMutablePointer(bitPattern: header.pointee.owner & ~1).unsafelyUnwrapped
@@ -139,8 +155,16 @@ enum ReferenceUnit {
         return unsafe object(index)
     }
 
-    /// Puts back an object whose references are gone. Owner only.
-    @inline(__always) func give(_ index: Int) {
+    /// Puts back an object whose references are gone: to its class's hot slot where that is empty, else to the free stack. Owner only.
+    ///
+    /// The slot halves the latency of allocating what was just freed: one store forwarded to one load, instead of two for `top` and one for
+    /// the stack with index arithmetic between them.
+    @inline(__always) func give(_ object: UnsafeMutableRawPointer, _ index: Int) {
+        let slot = unsafe header.pointee.hotSlot
+        if unsafe slot.pointee == nil {
+            unsafe slot.pointee = object
+            return
+        }
         if put(index) { unsafe state.pointee.superblockChangedPlace(self) }
     }
 

@@ -4,14 +4,26 @@ import SystemPackage
 ///
 /// Noncopyable: what it carries has one owner. Dropping it releases the memory; an accepted connection that is dropped stays open under
 /// its descriptor.
-@frozen public struct Completion: ~Copyable {
-    /// The operation; its token is dead from here on.
-    public let token: QToken
-    /// The queue that the operation was submitted to.
-    public let descriptor: QueueDescriptor
+public struct Completion: ~Copyable {
+    // As the core hands it over: making the enum of it, with its many layouts, is left to whoever looks.
+    private let raw: RawCompletion
     /// `waitAny` and `waitAll`: where the token stood in the array; else 0.
     public let offset: Int
-    public var result: Result
+
+    @inline(__always)
+    init(_ raw: RawCompletion, offset: Int = 0) {
+        self.raw = raw
+        self.offset = offset
+    }
+
+    deinit { raw.segments.releaseAll() }
+
+    /// The operation; its token is dead from here on.
+    public var token: QToken { raw.token }
+    /// The queue that the operation was submitted to.
+    public var descriptor: QueueDescriptor { raw.descriptor }
+    /// Whether the operation failed.
+    public var isFailure: Bool { raw.errno != 0 }
 
     @frozen public enum Result: ~Copyable {
         /// The device has taken what was pushed.
@@ -25,50 +37,50 @@ import SystemPackage
         case failed(DemikernelError, returned: ScatterGatherArray)
     }
 
-    init(_ raw: RawCompletion, offset: Int = 0) {
-        token = raw.token
-        descriptor = raw.descriptor
-        self.offset = offset
-        if raw.errno != 0 {
-            result = .failed(DemikernelError(Errno(rawValue: raw.errno), raw.failureText), returned: ScatterGatherArray(adopting: raw.segments))
-            return
-        }
-        switch raw.kind {
-        case .push: result = .pushed
-        case .pop: result = .popped(ScatterGatherArray(adopting: raw.segments), from: raw.hasAddress ? raw.address : nil)
-        case .accept: result = .accepted(raw.accepted, from: raw.address)
-        case .connect: result = .connected
-        case .timer, .yield: result = .timerFired
+    /// What happened, with what it brought.
+    public consuming func take() -> Result {
+        let raw = raw
+        discard self
+        guard raw.errno == 0 else { return .failed(raw.error, returned: ScatterGatherArray(adopting: raw.segments)) }
+        return switch raw.kind {
+        case .push: .pushed
+        case .pop: .popped(ScatterGatherArray(adopting: raw.segments), from: raw.hasAddress ? raw.address : nil)
+        case .accept: .accepted(raw.accepted, from: raw.address)
+        case .connect: .connected
+        case .timer, .yield: .timerFired
         }
     }
 
     /// Ends well or throws what went wrong; what it carried is released.
     public consuming func get() throws(DemikernelError) {
-        if case .failed(let error, _) = result { throw error }
+        guard raw.errno == 0 else { throw raw.error }
     }
 
-    /// What a pop brought. Throws the operation's error, EINVAL where the operation was no pop.
+    /// What a pop brought; empty at the end of the stream. Throws the operation's error, EINVAL where the operation was no pop.
     public consuming func popped() throws(DemikernelError) -> ScatterGatherArray {
-        switch consume result {
-        case .popped(let segments, _): return segments
-        case .failed(let error, _): throw error
-        default: throw DemikernelError(.invalidArgument, "the operation was no pop")
+        let raw = raw
+        guard raw.errno == 0, raw.kind == .pop else {
+            _ = consume self
+            throw raw.errno == 0 ? DemikernelError(.invalidArgument, "the operation was no pop") : raw.error
         }
+        discard self
+        return ScatterGatherArray(adopting: raw.segments)
     }
 
     /// The queue of an accepted connection. Throws the operation's error, EINVAL where the operation was no accept.
     public consuming func accepted() throws(DemikernelError) -> QueueDescriptor {
-        switch consume result {
-        case .accepted(let descriptor, _): return descriptor
-        case .failed(let error, _): throw error
-        default: throw DemikernelError(.invalidArgument, "the operation was no accept")
-        }
+        guard raw.errno == 0 else { throw raw.error }
+        guard raw.kind == .accept else { throw DemikernelError(.invalidArgument, "the operation was no accept") }
+        return raw.accepted
     }
 }
 
 extension RawCompletion {
+    /// The error of a failed operation.
+    var error: DemikernelError { DemikernelError(Errno(rawValue: errno), failureText) }
+
     /// A literal for the error of a failed operation.
-    var failureText: StaticString {
+    private var failureText: StaticString {
         if errno == Errno.canceled.rawValue { return "the operation was cancelled, or its queue closed" }
         return switch kind {
         case .accept: "accept failed"

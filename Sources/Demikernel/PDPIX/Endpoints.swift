@@ -1,4 +1,4 @@
-import SystemPackage
+public import SystemPackage
 
 // The async faces of queue descriptors. Each is `Sendable`, so that task groups can take it, but works on its libOS's thread alone: a call
 // from anywhere else throws EPERM instead of racing.
@@ -32,26 +32,34 @@ final class Endpoint: @unchecked Sendable {
         return libOS
     }
 
+    @inline(__always)
     nonisolated(nonsending) func pop(limit: Int?) async throws(DemikernelError) -> Completion {
         let libOS = try checked()
         return try await libOS.completion(of: try libOS.pop(descriptor, limit: limit))
     }
 
+    @inline(__always)
     nonisolated(nonsending) func push(_ segments: consuming ScatterGatherArray, to address: SocketAddress?) async throws(PushError) {
-        let token: QToken
         do throws(DemikernelError) {
             _ = try checked()
         } catch {
             throw PushError(error, returning: segments)
         }
-        token = try libOS.push(descriptor, segments, to: address)
-        let completion: Completion
+        let token = try libOS.push(descriptor, segments, to: address)
+        if libOS.hasCompleted(token) { return try finish(token) }
         do throws(DemikernelError) {
-            completion = try await libOS.completion(of: token)
+            try await libOS.waitForCompletion(of: token)
         } catch {
             throw PushError(error, returning: ScatterGatherArray())
         }
-        if case .failed(let error, let returned) = consume completion.result { throw PushError(error, returning: returned) }
+        try finish(token)
+    }
+
+    @inline(__always)
+    private func finish(_ token: QToken) throws(PushError) {
+        let completion = libOS.takeCompleted(token)
+        guard completion.isFailure else { return }
+        if case .failed(let error, let returned) = completion.take() { throw PushError(error, returning: returned) }
     }
 
     func close() throws(DemikernelError) { try checked().close(descriptor) }
@@ -118,7 +126,7 @@ public final class Listener: AsyncSequence, Sendable {
     public nonisolated(nonsending) func accept() async throws(DemikernelError) -> Connection {
         let libOS = try endpoint.checked()
         let completion = try await libOS.completion(of: try libOS.accept(descriptor))
-        switch consume completion.result {
+        switch completion.take() {
         case .accepted(let accepted, let address): return Connection(libOS, accepted, address)
         case .failed(let error, _): throw error
         default: throw DemikernelError(.invalidArgument, "the operation was no accept")
@@ -173,7 +181,7 @@ public final class DatagramSocket: Sendable {
     /// The next datagram. Throws ECONNREFUSED where an earlier one was refused; ECANCELED, EBADF, EPERM, ENOMEM.
     public nonisolated(nonsending) func pop() async throws(DemikernelError) -> Datagram {
         let completion = try await endpoint.pop(limit: nil)
-        switch consume completion.result {
+        switch completion.take() {
         case .popped(var segments, let source):
             let buffer: Buffer? = segments.removeFirst()
             guard let buffer, let source else { throw DemikernelError(.noMessage, "the datagram has no source") }
@@ -188,6 +196,53 @@ public final class DatagramSocket: Sendable {
         try await endpoint.push(ScatterGatherArray(buffer), to: address)
     }
 
+    public func close() throws(DemikernelError) { try endpoint.close() }
+}
+
+/// A memory queue.
+public final class MemoryQueue: Sendable {
+    let endpoint: Endpoint
+    init(_ libOS: LibOS, _ descriptor: QueueDescriptor) { endpoint = Endpoint(libOS, descriptor) }
+
+    public var descriptor: QueueDescriptor { endpoint.descriptor }
+
+    /// What was pushed first. Throws ECANCELED, EBADF, EPERM, ENOMEM.
+    public nonisolated(nonsending) func pop() async throws(DemikernelError) -> ScatterGatherArray {
+        try await endpoint.pop(limit: nil).popped()
+    }
+
+    /// Stores segments; waits while the queue is full. The error gives them back.
+    public nonisolated(nonsending) func push(_ segments: consuming ScatterGatherArray) async throws(PushError) {
+        try await endpoint.push(segments, to: nil)
+    }
+
+    public func close() throws(DemikernelError) { try endpoint.close() }
+}
+
+/// A file: push appends, pop reads at the cursor.
+public final class LogFile: Sendable {
+    let endpoint: Endpoint
+    init(_ libOS: LibOS, _ descriptor: QueueDescriptor) { endpoint = Endpoint(libOS, descriptor) }
+
+    public var descriptor: QueueDescriptor { endpoint.descriptor }
+
+    /// The next bytes, at most `limit` (64 KiB where it is nil); nil at the end of the file. Throws EIO, ECANCELED, EBADF, EPERM, ENOMEM.
+    public nonisolated(nonsending) func pop(limit: Int? = nil) async throws(DemikernelError) -> Buffer? {
+        var segments = try await endpoint.pop(limit: limit).popped()
+        return segments.removeFirst()
+    }
+
+    /// Appends; done when the system has taken all of it, or it is durable (``OpenOptions/dataSync``). The error gives the segments back.
+    public nonisolated(nonsending) func push(_ segments: consuming ScatterGatherArray) async throws(PushError) {
+        try await endpoint.push(segments, to: nil)
+    }
+
+    @discardableResult
+    public func seek(to offset: Int64, from origin: SeekOrigin = .start) throws(DemikernelError) -> Int64 {
+        try endpoint.checked().seek(descriptor, to: offset, from: origin)
+    }
+
+    public func truncate(to length: Int64) throws(DemikernelError) { try endpoint.checked().truncate(descriptor, to: length) }
     public func close() throws(DemikernelError) { try endpoint.close() }
 }
 
@@ -222,6 +277,16 @@ extension LibOS {
             try? close(descriptor)
             throw error
         }
+    }
+}
+
+extension LibOS {
+    /// A memory queue for tasks. Throws EMFILE.
+    public func memoryQueue() throws(DemikernelError) -> MemoryQueue { MemoryQueue(self, try queue()) }
+
+    /// A file for tasks. Throws what ``open(_:_:permissions:)`` throws.
+    public func file(_ path: FilePath, _ options: OpenOptions = []) throws(DemikernelError) -> LogFile {
+        LogFile(self, try open(path, options))
     }
 }
 

@@ -1,3 +1,4 @@
+import CDemikernelShims
 import SystemPackage
 
 // Swift concurrency on the libOS's own thread. An await first looks whether its operation is complete, then polls the libOS inline while no
@@ -23,7 +24,7 @@ extension LibOS {
         while true {
             executor.runJobs()
             if let result = outcome.result { return try result.get() }
-            if executor.isIdle { core.pauseForTasks() } else { core.taskTurn() }
+            if executor.isIdle { core.pauseForTasks() } else { core.idleTurn() }
         }
     }
 
@@ -34,10 +35,17 @@ extension LibOS {
     /// libOS's thread.
     @inline(__always)
     public nonisolated(nonsending) func completion(of token: QToken) async throws(DemikernelError) -> Completion {
-        guard core.operations.contains(token) else { throw .unknownToken }
-        if core.operations[token.slot].phase != .complete { await waitForCompletion(of: token) }
-        return Completion(core.take(token.slot))
+        if !hasCompleted(token) { try await waitForCompletion(of: token) }
+        return takeCompleted(token)
     }
+
+    @inline(__always)
+    func hasCompleted(_ token: QToken) -> Bool {
+        core.operations.contains(token) && core.operations[token.slot].phase == .complete
+    }
+
+    @inline(__always)
+    func takeCompleted(_ token: QToken) -> Completion { Completion(core.take(token)) }
 
     /// Lets this thread's other tasks run for `duration`.
     public nonisolated(nonsending) func sleep(for duration: Duration) async throws(DemikernelError) {
@@ -45,9 +53,10 @@ extension LibOS {
     }
 
     @inline(never)
-    private nonisolated(nonsending) func waitForCompletion(of token: QToken) async {
+    nonisolated(nonsending) func waitForCompletion(of token: QToken) async throws(DemikernelError) {
+        guard core.operations.contains(token) else { throw .unknownToken }
         // Inline polling: as long as this is the only task with something to do.
-        while executor.isIdle, !core.shouldSleep() {
+        while executor.isIdle, !core.hasSpunEnough() {
             guard !Task.isCancelled else {
                 try? core.cancel(token)
                 break
@@ -58,18 +67,26 @@ extension LibOS {
         while core.operations[token.slot].phase != .complete { await suspend(for: token) }
     }
 
-    /// One real suspension.
+    /// One real suspension. The cancellation handler is registered with the runtime directly: `withTaskCancellationHandler` allocates a
+    /// closure and two frames for it.
     private nonisolated(nonsending) func suspend(for token: QToken) async {
-        let mailbox = core.mailbox
-        await withTaskCancellationHandler {
-            await unsafe withUnsafeContinuation { (continuation: UnsafeContinuation<Void, Never>) in
-                unsafe core.suspend(token.slot, continuation)
-            }
-        } onCancel: {
-            // From any thread, at any time: the libOS's own thread does it, where the operation still lives.
-            mailbox.cancel(token)
+        let handler = core.watchCancellation(token.slot)
+        await unsafe withUnsafeContinuation { (continuation: UnsafeContinuation<Void, Never>) in
+            unsafe core.suspend(token.slot, continuation)
         }
+        core.endWatch(handler)
     }
+}
+
+/// What the runtime calls when a task that awaits an operation is cancelled: on any thread, at any time until the watch has ended. The
+/// libOS's own thread does the cancelling, where the operation still lives.
+@c(dk_operation_cancelled)
+func operationCancelled(_ context: UnsafeMutableRawPointer) {
+    let operation = unsafe context.assumingMemoryBound(to: Operation.self)
+    let mailbox = unsafe Unmanaged<Mailbox>.fromOpaque(UnsafeRawPointer(bitPattern: operation.pointee.mailbox)!)
+    let slot = unsafe operation.pointee.slot
+    let generation = unsafe operation.pointee.generation
+    unsafe mailbox._withUnsafeGuaranteedRef { $0.cancel(QToken(slot: slot, generation: generation)) }
 }
 
 /// Where ``LibOS/run(_:)`` finds the result. Used on the libOS's thread alone.
@@ -79,21 +96,30 @@ private final class Outcome<Result>: @unchecked Sendable {
     init(_ libOS: LibOS) { self.libOS = libOS }
 }
 
+/// A cancellation handler that is registered with the current task.
+@safe
+struct CancellationWatch {
+    fileprivate let record: UnsafeMutableRawPointer
+}
+
 extension Core {
+    /// Has the runtime cancel the operation when the current task is cancelled. The operation lives until the watch has ended: only the task
+    /// that watches takes it.
+    func watchCancellation(_ slot: UInt32) -> CancellationWatch {
+        operations[slot].mailbox = unsafe UInt(bitPattern: Unmanaged.passUnretained(mailbox).toOpaque())
+        operations[slot].slot = slot
+        return unsafe CancellationWatch(record: dk_cancellation_handler_add(operations.address(of: slot)))
+    }
+
+    func endWatch(_ watch: CancellationWatch) { unsafe dk_cancellation_handler_remove(watch.record) }
+
     /// Has the operation resume a Swift task when it completes.
     func suspend(_ slot: UInt32, _ continuation: UnsafeContinuation<Void, Never>) {
+        operations[slot].flags.insert(.awaited)
         operations[slot].continuation = unsafe unsafeBitCast(continuation, to: UInt.self)
         // A completion between the last look and here has nobody else to resume the task.
         if operations[slot].phase == .complete { resume(slot) }
     }
-
-    /// Whether spinning has gone on for as long as the configuration says.
-    mutating func shouldSleep() -> Bool {
-        spin != .max && (spin == 0 || clock.now() &- lastProgress >= spin)
-    }
-
-    /// A turn between jobs: devices and timers, without waiting.
-    mutating func taskTurn() { idleTurn() }
 
     /// Waits for something that may resume a task.
     mutating func pauseForTasks() {

@@ -162,7 +162,7 @@ public final class LibOS {
     /// operation, ETIMEDOUT. Complexity: O(1) where tokens are replaced in place, moved into a hole or appended; see `Core.waitAny`.
     public func waitAny(_ tokens: Span<QToken>, timeout: Duration? = nil) throws(DemikernelError) -> Completion {
         let offset = try core.waitAny(tokens, timeout: timeout?.nanosecondsClamped)
-        return Completion(core.take(tokens[offset].slot), offset: offset)
+        return Completion(core.take(tokens[offset]), offset: offset)
     }
 
     public func waitAny(_ tokens: [QToken], timeout: Duration? = nil) throws(DemikernelError) -> Completion {

@@ -92,11 +92,11 @@ extension SocketAddress {
     /// The size of this address as a `struct sockaddr_in` (16) or `sockaddr_in6` (28).
     public var encodedByteCount: Int { family == .ipv4 ? 16 : 28 }
     /// The most that ``write(to:)`` writes.
-    static var encodedByteCountMaximum: Int { 28 }
+    package static var encodedByteCountMaximum: Int { 28 }
 
     /// Writes this address as a `struct sockaddr_in` or `sockaddr_in6` and answers its size. `storage` holds at least 28 bytes.
     @unsafe @discardableResult
-    func write(to storage: UnsafeMutableRawPointer) -> Int {
+    package func write(to storage: UnsafeMutableRawPointer) -> Int {
         unsafe storage.storeBytes(of: family.rawValue, as: UInt16.self)
         unsafe storage.storeBytes(of: port.bigEndian, toByteOffset: 2, as: UInt16.self)
         switch family {
@@ -114,7 +114,7 @@ extension SocketAddress {
 
     /// Reads a `struct sockaddr_in` or `sockaddr_in6`; nil where the family is another or `byteCount` is not that family's exact size.
     @unsafe
-    init?(reading storage: UnsafeRawPointer, byteCount: Int) {
+    package init?(reading storage: UnsafeRawPointer, byteCount: Int) {
         guard byteCount >= 2 else { return nil }
         switch (unsafe AddressFamily(rawValue: storage.loadUnaligned(as: UInt16.self)), byteCount) {
         case (.ipv4, 16):

@@ -91,10 +91,10 @@ package struct Bitmap: ~Copyable {
     }
 }
 
-/// The ready tasks of one priority, walked round and round so that each ready task runs once before any runs twice.
+/// The ready tasks of one priority, walked in rounds: in each, every task that was ready when it began runs before any runs twice.
 ///
 /// A word's tasks are taken out together and handed out one by one; a task that is woken meanwhile, itself included, waits for the next
-/// round.
+/// round. So no task runs more than twice while another is ready.
 package struct ReadySet: ~Copyable {
     private var bitmap: Bitmap
     private var batch: UInt64 = 0
@@ -104,7 +104,7 @@ package struct ReadySet: ~Copyable {
 
     package var isEmpty: Bool { @inline(__always) get { batch == 0 && bitmap.isEmpty } }
 
-    /// Marks a task as ready. Waking a ready task changes nothing.
+    /// Marks a task as ready. Waking a ready task changes nothing, unless it is among those taken out: it is then polled once more.
     @inline(__always)
     package mutating func wake(_ task: UInt32) { bitmap.insert(task) }
 

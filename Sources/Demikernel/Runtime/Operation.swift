@@ -21,19 +21,29 @@ package enum OperationKind: UInt8, BitwiseCopyable {
 
 /// One submitted operation: the application task that a qtoken names.
 ///
-/// Two cache lines. The first holds what submission, completion and `wait` touch; the second what only some operations have.
+/// Two cache lines. The first holds what submission, completion and `wait` touch and is set whole at submission; the second, which most
+/// operations never touch, what only some of them have: each of its fields is set by whoever needs it.
 package struct Operation: BitwiseCopyable {
     package enum Phase: UInt8, BitwiseCopyable { case free, pending, complete }
+
+    struct Flags: OptionSet, BitwiseCopyable {
+        let rawValue: UInt8
+        /// A `waitAny` has looked at the completion and found it elsewhere (``CompletionList``).
+        static let parked = Flags(rawValue: 1)
+        /// `address` is set.
+        static let hasAddress = Flags(rawValue: 2)
+        /// The device works on the operation's memory: it completes only when the device says so.
+        static let inFlight = Flags(rawValue: 4)
+        /// `continuation` is set: a Swift task awaits the operation.
+        static let awaited = Flags(rawValue: 8)
+    }
 
     // First line.
     /// Odd while the operation lives.
     var generation: UInt32
     var phase: Phase
     var kind: OperationKind
-    /// Where the operation stands: in the list of completions before or behind the boundary (``CompletionList``).
-    var isParked: Bool
-    /// `from` is meaningful.
-    var hasAddress: Bool
+    var flags: Flags
     /// The positive errno of a failed operation, else 0.
     var errno: Int32
     /// The offset at which the token stood in the array of the last `waitAny`: only ever a guess, always checked.
@@ -41,7 +51,7 @@ package struct Operation: BitwiseCopyable {
     /// Neighbours in the list that the operation is in: its queue's waiting operations, the completions, or the free slots.
     var next: UInt32
     var previous: UInt32
-    /// The queue that the operation is on, as an index into the queue table, and the queue's generation.
+    /// The queue that the operation is on, as an index into the queue table.
     var queue: UInt32
     /// `accept`: the new queue.
     var accepted: UInt32
@@ -49,20 +59,27 @@ package struct Operation: BitwiseCopyable {
     var segments: SegmentList
 
     // Second line.
-    /// The continuation of the Swift task that awaits the operation, or 0.
+    /// The continuation of the Swift task that awaits the operation, and, for whoever cancels that task on another thread, the mailbox
+    /// (unmanaged) and the slot.
     var continuation: UInt
-    /// `push`: bytes already handed to the device.
+    var mailbox: UInt
+    var slot: UInt32
+    /// `pop` from a device: the most bytes wanted, 0 for no limit.
+    var limit: UInt32
+    /// `push` to a device: bytes that it has taken.
     var progress: Int
-    /// `pop`: the most bytes wanted, 0 for no limit.
-    var limit: Int
     /// `connect`, `pushTo`: the destination. `accept`, `pop` of a datagram: the source.
     var address: SocketAddress
     /// `timer`: its entry in the wheel.
     var timer: TimerKey
-    /// The device works on the operation's memory: it completes only when the device says so.
-    var isInFlight: Bool
 
     static var none: UInt32 { .max }
+    var isInFlight: Bool { flags.contains(.inFlight) }
+
+    mutating func setAddress(_ address: SocketAddress) {
+        self.address = address
+        flags.insert(.hasAddress)
+    }
 }
 
 /// All live operations, addressed by slot: a slab in lazily committed memory.
@@ -97,6 +114,9 @@ package struct OperationTable: ~Copyable {
         }
     }
 
+    /// Where the operation lies, until it is removed.
+    @unsafe func address(of slot: UInt32) -> UnsafeMutableRawPointer { unsafe UnsafeMutableRawPointer(slots.base + Int(slot)) }
+
     /// Whether `token` names a live operation.
     @inline(__always)
     package func contains(_ token: QToken) -> Bool {
@@ -123,18 +143,13 @@ package struct OperationTable: ~Copyable {
         unsafe place.pointee.generation &+= 1
         unsafe place.pointee.phase = .pending
         unsafe place.pointee.kind = kind
-        unsafe place.pointee.isParked = false
-        unsafe place.pointee.hasAddress = false
+        unsafe place.pointee.flags = []
         unsafe place.pointee.errno = 0
         unsafe place.pointee.hint = Operation.none
         unsafe place.pointee.next = Operation.none
         unsafe place.pointee.previous = Operation.none
         unsafe place.pointee.queue = queue
         unsafe place.pointee.segments = .empty
-        unsafe place.pointee.continuation = 0
-        unsafe place.pointee.progress = 0
-        unsafe place.pointee.limit = 0
-        unsafe place.pointee.isInFlight = false
         return slot
     }
 
@@ -204,13 +219,13 @@ package struct CompletionList: BitwiseCopyable {
         let slot = firstNew
         assert(slot != Operation.none)
         firstNew = table[slot].next
-        table[slot].isParked = true
+        table[slot].flags.insert(.parked)
         parkedCount &+= 1
     }
 
     @inline(__always)
     package mutating func remove(_ slot: UInt32, in table: borrowing OperationTable) {
-        if table[slot].isParked { parkedCount &-= 1 } else if firstNew == slot { firstNew = table[slot].next }
+        if table[slot].flags.contains(.parked) { parkedCount &-= 1 } else if firstNew == slot { firstNew = table[slot].next }
         all.remove(slot, in: table)
     }
 }

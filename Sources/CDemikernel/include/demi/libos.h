@@ -1,7 +1,7 @@
 /*
  * PDPIX: the calls. Conventions for all of them:
  *
- * - The answer is 0, or a *positive* errno. `errno` itself is not touched. Bad input never ends the process.
+ * - The answer is 0, or a *positive* errno. `errno` itself means nothing after a call. Bad input never ends the process.
  * - ENOSYS: this thread has no libOS, because `demi_init` was not called on it or failed. One libOS per thread; descriptors, tokens and
  *   memory belong to the thread that made them. EINVAL: a pointer that must not be NULL is NULL. EBADF: no such queue descriptor.
  * - Queue descriptors start at 500, the lowest free one first, so that they never collide with small file descriptors.
@@ -23,11 +23,12 @@ extern "C" {
 /**
  * Starts a libOS on this thread: the one that the environment variable LIBOS names, with the settings of the YAML file that CONFIG_PATH names.
  *
- * `args` is read during the call only; its `argc` and `argv` carry nothing that the libOSes use, `callback` may be NULL.
+ * `args` is read during the call only; its `argc` and `argv` carry nothing that the libOSes use. `callback` may be NULL, and is not called:
+ * the reference implementation's latency statistics are not made.
  *
- * Returns: 0. EEXIST: the thread has a libOS. EINVAL: `args` is NULL, `argc` is negative; LIBOS names no libOS; the configuration is
- * malformed. ENOENT and the like: the file cannot be read. ENOMEM. Whatever the device answers. A failed call leaves nothing behind and may
- * be repeated. The reason goes to standard error in words.
+ * Returns: 0. EEXIST: the thread has a libOS. EINVAL: `args` is NULL, `argc` is negative; a setting is wrong. ENODEV: LIBOS names no libOS
+ * of this build. EILSEQ: the settings file is not UTF-8. ENOENT and the like: it cannot be read. ENOMEM. Whatever the device answers. A failed
+ * call leaves nothing behind and may be repeated. The reason goes to standard error in words.
  */
 int demi_init(const struct demi_args *args) DEMI_NONNULL(1);
 
@@ -156,7 +157,7 @@ int demi_pushv(demi_qtoken_t *qt_out, int qd, const struct iovec *iov, int iovcn
  * its sender in `sga_addr` (UDP), one pushed element (memory queue), bytes from the cursor on (file). A segment of length 0 is the end of
  * the stream or file; such an array is freed like any other.
  *
- * Returns: 0, and the token. EBADF. EINVAL: NULL, the socket listens. ENOTCONN: a TCP socket that is not connected, a UDP socket that is not
+ * Returns: 0, and the token. EBADF. EINVAL: NULL. ENOTCONN: a TCP socket that is not connected or that listens, a UDP socket that is not
  * bound. ENOMEM. ENOSYS. Later: ECONNRESET, ETIMEDOUT, EIO, ENOMEM, ECANCELED. Complexity: constant.
  */
 int demi_pop(demi_qtoken_t *qt_out, int qd) DEMI_NONNULL(1);

@@ -70,14 +70,14 @@ typedef struct DEMI_PACKED demi_qresult {
     } qr_value;
 } demi_qresult_t;
 
-/** Receives statistics: a name (not terminated by NUL), its length, a value. */
+/** The reference implementation's: would receive latency statistics, a name (not terminated by NUL), its length, a value. */
 typedef void (*demi_callback_t)(const char *, uint32_t, uint64_t);
 
 /** What `demi_init` takes. All zero is fine: the environment says what else there is to say. */
 struct DEMI_PACKED demi_args {
     int argc;
     char *const *argv;
-    demi_callback_t callback; /**< NULL, or where statistics go. */
+    demi_callback_t callback; /**< NULL; not called. */
 };
 
 /* The ABI, byte by byte. */
