@@ -5,7 +5,7 @@ import Testing
 // How the tests talk to a libOS: completions as plain values, and the few steps that most conversations begin with.
 
 /// A completion as a value that can be compared.
-enum Outcome: Equatable {
+enum OperationOutcome: Equatable {
     case pushed
     /// The bytes; none at the end of the stream.
     case popped([UInt8])
@@ -15,7 +15,7 @@ enum Outcome: Equatable {
     case timerFired
     case failed(Errno, returned: [UInt8])
 
-    static func failed(_ errno: Errno) -> Outcome { .failed(errno, returned: []) }
+    static func failed(_ errno: Errno) -> OperationOutcome { .failed(errno, returned: []) }
 
     init(_ completion: consuming Completion) {
         switch consume completion.result {
@@ -49,7 +49,7 @@ extension LibOS {
     // MARK: - Waiting
 
     /// What became of an operation.
-    func outcome(_ token: QToken) throws -> Outcome { Outcome(try wait(token, timeout: .patience)) }
+    func outcome(_ token: QToken) throws -> OperationOutcome { OperationOutcome(try wait(token, timeout: .patience)) }
 
     /// Whether an operation is still pending after a poll of the devices.
     func isPending(_ token: QToken) throws -> Bool {

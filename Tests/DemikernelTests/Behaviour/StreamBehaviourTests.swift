@@ -165,7 +165,7 @@ extension PDPIXBehaviour {
                 while !tokens.isEmpty {
                     let completion = try libOS.waitAny(tokens, timeout: .patience)
                     let (offset, end) = (completion.offset, completion.descriptor)
-                    switch Outcome(completion) {
+                    switch OperationOutcome(completion) {
                     case .pushed: tokens.remove(at: offset)
                     case .popped(let bytes) where !bytes.isEmpty:
                         left[end]! -= bytes.count
@@ -200,7 +200,7 @@ extension PDPIXBehaviour {
                     left -= popped.byteCount
                     if popped.byteCount == 0 { break }
                 }
-                try libOS.waitAll(pushes, timeout: .patience) { #expect(Outcome($0) == .pushed) }
+                try libOS.waitAll(pushes, timeout: .patience) { #expect(OperationOutcome($0) == .pushed) }
             }
         }
 
