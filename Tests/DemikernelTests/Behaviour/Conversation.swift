@@ -18,7 +18,7 @@ enum OperationOutcome: Equatable {
     static func failed(_ errno: Errno) -> OperationOutcome { .failed(errno, returned: []) }
 
     init(_ completion: consuming Completion) {
-        switch consume completion.result {
+        switch completion.take() {
         case .pushed: self = .pushed
         case .popped(let segments, nil): self = .popped(segments.copyToArray())
         case .popped(let segments, let source?): self = .datagram(segments.copyToArray(), from: source)

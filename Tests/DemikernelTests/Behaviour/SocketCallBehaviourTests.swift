@@ -273,7 +273,7 @@ extension PDPIXBehaviour {
                     #expect(try libOS.outcome(libOS.connect(client, to: address)) == .connected)
                     let completion = try libOS.wait(accepting, timeout: .patience)
                     #expect(completion.descriptor == listener)
-                    guard case .accepted(let server, let from) = completion.result else { throw Unexpected(description: "accept failed") }
+                    guard case .accepted(let server, let from) = completion.take() else { throw Unexpected(description: "accept failed") }
                     #expect(try libOS.localAddress(of: client) == from)
                     #expect(try libOS.remoteAddress(of: server) == from)
                     #expect(try libOS.remoteAddress(of: client) == address)

@@ -2,7 +2,7 @@ import SystemPackage
 import Testing
 @testable import Demikernel
 
-@Suite struct WaitTests {
+@Suite struct WaitModelTests {
     @Test func `waiting for what has been taken is an error, also when its slot is taken again`() throws {
         let libOS = try smallLibOS()
         let queue = try libOS.queue()

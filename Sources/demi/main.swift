@@ -1,0 +1,3 @@
+import Glibc
+
+exit(Demi.run(Array(CommandLine.arguments.dropFirst())))
