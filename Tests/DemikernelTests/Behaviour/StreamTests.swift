@@ -228,9 +228,6 @@ extension PDPIXBehaviour {
                 for size in [262_144, 65_536, 16_384, 4_096, 1_024, 64] {
                     while let buffer = try? libOS.allocate(size) { if hoard.append(buffer) != nil { break } }
                 }
-                var rest: [Int: Int] = [:]
-                _ = consume rest
-                rest = [:]
                 let outcome = try libOS.outcome(libOS.pop(pair.server))
                 #expect(outcome == .failed(.noMemory))
                 expect(.noMemory) { _ = try libOS.allocate(1 << 20) }
