@@ -155,7 +155,7 @@ extension PDPIXBehaviour {
                 for token in tokens { #expect(try libOS.isPending(token)) }
                 try libOS.close(listener)
                 try libOS.close(datagram)
-                try libOS.waitAll(tokens, timeout: .patience) { #expect(Outcome($0) == .failed(.canceled)) }
+                try libOS.waitAll(tokens, timeout: .patience) { #expect(OperationOutcome($0) == .failed(.canceled)) }
             }
         }
 

@@ -5,7 +5,7 @@ import Testing
 // How the tests talk to a libOS: completions as plain values, and the few steps that most conversations begin with.
 
 /// A completion as a value that can be compared.
-enum Outcome: Equatable {
+enum OperationOutcome: Equatable {
     case pushed
     /// The bytes; none at the end of the stream.
     case popped([UInt8])
@@ -15,7 +15,7 @@ enum Outcome: Equatable {
     case timerFired
     case failed(Errno, returned: [UInt8])
 
-    static func failed(_ errno: Errno) -> Outcome { .failed(errno, returned: []) }
+    static func failed(_ errno: Errno) -> OperationOutcome { .failed(errno, returned: []) }
 
     init(_ completion: consuming Completion) {
         switch completion.take() {
@@ -49,7 +49,7 @@ extension LibOS {
     // MARK: - Waiting
 
     /// What became of an operation.
-    func outcome(_ token: QToken) throws -> Outcome { Outcome(try wait(token, timeout: .patience)) }
+    func outcome(_ token: QToken) throws -> OperationOutcome { OperationOutcome(try wait(token, timeout: .patience)) }
 
     /// Whether an operation is still pending after a poll of the devices.
     func isPending(_ token: QToken) throws -> Bool {
@@ -186,18 +186,17 @@ extension LibOS {
     }
 }
 
-/// Bytes that show where they belong.
+/// Bytes that show where they belong: words of the generator, so that nothing repeats.
 func pattern(_ count: Int, seed: UInt64 = 1) -> [UInt8] {
     var generator = SplitMix64(seed: seed)
-    var bytes: [UInt8] = []
-    bytes.reserveCapacity(count + 8)
-    while bytes.count < count { withUnsafeBytesOf(generator.next()) { bytes.append($0) } }
-    bytes.removeLast(bytes.count - count)
-    return bytes
-}
-
-private func withUnsafeBytesOf(_ word: UInt64, _ body: (UInt8) -> Void) {
-    for shift in stride(from: 0, to: 64, by: 8) { body(UInt8(truncatingIfNeeded: word >> UInt64(shift))) }
+    return unsafe [UInt8](unsafeUninitializedCapacity: count + 8) { storage, used in
+        var place = 0
+        while place < count {
+            unsafe UnsafeMutableRawBufferPointer(storage).storeBytes(of: generator.next(), toByteOffset: place, as: UInt64.self)
+            place += 8
+        }
+        used = count
+    }
 }
 
 /// Expects a call to fail with an errno.

@@ -1,4 +1,5 @@
 import Glibc
+import Synchronization
 import Testing
 @testable import Demikernel
 
@@ -39,9 +40,10 @@ struct LibOSUnderTest: Sendable, CustomTestStringConvertible {
         family == .ipv4 ? .ipv4(0xc000_0201, port: 7) : .ipv6(0x2001_0db8_0000_0000, 1, port: 7)
     }
 
-    /// Starts the libOS on a thread of its own, runs `body` there and sees that nothing is left behind: no queue, no operation, no memory.
+    /// Starts the libOS on a thread of its own, runs `body` there and sees that nothing is left behind: no queue, no operation, no memory, and no more
+    /// faults of the heap than were expected.
     func run(
-        at location: SourceLocation = #_sourceLocation, adjusting: (@Sendable (inout Configuration) -> Void)? = nil,
+        at location: SourceLocation = #_sourceLocation, adjusting: (@Sendable (inout Configuration) -> Void)? = nil, faults expectedFaults: Int = 0,
         _ body: @escaping @Sendable (LibOS) throws -> Void
     ) async throws {
         var configuration = configuration
@@ -50,7 +52,7 @@ struct LibOSUnderTest: Sendable, CustomTestStringConvertible {
         try await onOwnThread {
             let libOS = try LibOS(settings)
             try body(libOS)
-            try libOS.expectNothingLeft(at: location)
+            try libOS.expectNothingLeft(faults: expectedFaults, at: location)
         }
     }
 }
@@ -132,11 +134,39 @@ private final class OwnThread: TaskExecutor {
     }
 }
 
+/// Runs `body` with a buffer on a plain thread, which is no libOS's, and waits for its end.
+func onPlainThread(carrying buffer: consuming Buffer, _ body: @escaping @Sendable (borrowing Buffer) -> Void) throws {
+    let cargo = Cargo(buffer, body)
+    let context = unsafe Unmanaged.passRetained(cargo).toOpaque()
+    var thread = pthread_t()
+    let status = unsafe pthread_create(&thread, nil, { context in
+        unsafe Unmanaged<Cargo>.fromOpaque(context!).takeRetainedValue().deliver()
+        return nil
+    }, context)
+    precondition(status == 0, "the system has no thread for a test")
+    pthread_join(thread, nil)
+}
+
+private final class Cargo: Sendable {
+    private let buffer: Mutex<Buffer?>
+    private let body: @Sendable (borrowing Buffer) -> Void
+
+    init(_ buffer: consuming Buffer, _ body: @escaping @Sendable (borrowing Buffer) -> Void) {
+        self.buffer = Mutex(.some(buffer))
+        self.body = body
+    }
+
+    func deliver() {
+        let buffer: Buffer? = buffer.withLock { $0.take() }
+        if let buffer { body(buffer) }
+    }
+}
+
 // MARK: - Nothing left behind
 
 extension LibOS {
     /// Closes what is open, waits for what that cancels, and expects the libOS to be as empty as at its start.
-    func expectNothingLeft(at location: SourceLocation = #_sourceLocation) throws {
+    func expectNothingLeft(faults expectedFaults: Int = 0, at location: SourceLocation = #_sourceLocation) throws {
         for index in 0..<core.queues.end where core.queues[index].kind != .free { try close(core.queues.descriptor(of: index)) }
         while core.operations.count > 0 { try waitNext(.max, timeout: .patience) { _ = $0 } }
         core.heap.drainReturns()
@@ -146,7 +176,7 @@ extension LibOS {
         #expect(counts.queues == 0, sourceLocation: location)
         #expect(counts.blocked == 0 && counts.unregistered == 0, sourceLocation: location)
         #expect(statistics.liveObjects == 0, "memory leaked: \(statistics.liveBytes) bytes", sourceLocation: location)
-        #expect(faults.isEmpty, sourceLocation: location)
+        #expect(faults.count == expectedFaults, "\(faults)", sourceLocation: location)
     }
 
     /// Heap objects that are referenced, by the application or by the libOS.

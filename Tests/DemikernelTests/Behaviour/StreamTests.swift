@@ -165,7 +165,7 @@ extension PDPIXBehaviour {
                 while !tokens.isEmpty {
                     let completion = try libOS.waitAny(tokens, timeout: .patience)
                     let (offset, end) = (completion.offset, completion.descriptor)
-                    switch Outcome(completion) {
+                    switch OperationOutcome(completion) {
                     case .pushed: tokens.remove(at: offset)
                     case .popped(let bytes) where !bytes.isEmpty:
                         left[end]! -= bytes.count
@@ -200,7 +200,7 @@ extension PDPIXBehaviour {
                     left -= popped.byteCount
                     if popped.byteCount == 0 { break }
                 }
-                try libOS.waitAll(pushes, timeout: .patience) { #expect(Outcome($0) == .pushed) }
+                try libOS.waitAll(pushes, timeout: .patience) { #expect(OperationOutcome($0) == .pushed) }
             }
         }
 
@@ -228,9 +228,6 @@ extension PDPIXBehaviour {
                 for size in [262_144, 65_536, 16_384, 4_096, 1_024, 64] {
                     while let buffer = try? libOS.allocate(size) { if hoard.append(buffer) != nil { break } }
                 }
-                var rest: [Int: Int] = [:]
-                _ = consume rest
-                rest = [:]
                 let outcome = try libOS.outcome(libOS.pop(pair.server))
                 #expect(outcome == .failed(.noMemory))
                 expect(.noMemory) { _ = try libOS.allocate(1 << 20) }

@@ -111,7 +111,7 @@ extension PDPIXBehaviour {
                 for position in order {
                     let completion = try libOS.waitAny(tokens, timeout: .patience)
                     #expect(completion.offset == position && completion.token == tokens[position] && completion.descriptor == queues[position])
-                    #expect(Outcome(completion) == .popped([UInt8]("\(position)".utf8)))
+                    #expect(OperationOutcome(completion) == .popped([UInt8]("\(position)".utf8)))
                     tokens[position] = try libOS.pop(queues[position])
                 }
             }
@@ -169,7 +169,7 @@ extension PDPIXBehaviour {
                 var seen: [String] = []
                 try libOS.waitAll(tokens, timeout: .patience) { completion in
                     #expect(completion.offset == seen.count)
-                    if case .popped(let bytes) = Outcome(completion) { seen.append(String(decoding: bytes, as: UTF8.self)) }
+                    if case .popped(let bytes) = OperationOutcome(completion) { seen.append(String(decoding: bytes, as: UTF8.self)) }
                 }
                 #expect(seen == ["0", "1", "2"])
                 expect(.invalidArgument) { try libOS.waitAll(tokens) { _ = $0 } }
@@ -203,7 +203,7 @@ extension PDPIXBehaviour {
                     try libOS.waitNext(1, timeout: .patience) { completion in
                         let token = completion.token
                         seen.append(delays[tokens.firstIndex(of: token)!])
-                        #expect(Outcome(completion) == .timerFired)
+                        #expect(OperationOutcome(completion) == .timerFired)
                     }
                     #expect(monotonicNanoseconds() - start >= UInt64(seen.last!) * 990_000)
                 }
