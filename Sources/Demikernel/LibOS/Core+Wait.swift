@@ -176,11 +176,10 @@ extension Core {
             if sweepCursor >= tokens.count { sweepCursor = 0 }
             let token = tokens[sweepCursor]
             guard operations.contains(token) else { throw .unknownToken }
-            let offset = sweepCursor
-            operations[token.slot].hint = UInt32(truncatingIfNeeded: offset)
-            // Also past one that is found: the token that takes its place may have completed as well, again and again.
+            operations[token.slot].hint = UInt32(truncatingIfNeeded: sweepCursor)
+            // What is new is handed out in its order, by `takeNew`.
+            if operations[token.slot].isParked { return sweepCursor }
             sweepCursor += 1
-            if operations[token.slot].phase == .complete { return offset }
         }
         return nil
     }

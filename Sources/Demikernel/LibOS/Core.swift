@@ -132,7 +132,7 @@ package struct Core: ~Copyable {
         var limit = deadline
         if let due = timers.nextDeadline() { limit = min(limit, due) }
         let now = clock.now()
-        // A wait that never spins comes here only: what is due must not wait for a turn that nobody else takes.
+        // Something is due already: no time to sleep, but the devices get their turn.
         guard limit > now else { return idleTurn() }
         // What became ready while the descriptors were being registered must not wait for the sleep.
         guard scheduler.application.isEmpty else { return }
