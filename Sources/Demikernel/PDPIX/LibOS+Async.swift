@@ -30,12 +30,19 @@ extension LibOS {
     /// Waits, without blocking this thread's other tasks, until an operation has completed.
     ///
     /// When the task is cancelled the operation is cancelled too: it completes with ECANCELED, or with what the device did if it was too
-    /// late; either way its memory comes back through the completion. Throws EINVAL for a token that names no operation; EPERM off the
-    /// libOS's thread.
+    /// late; either way its memory comes back through the completion. Throws EINVAL for a token that names no operation, also where another
+    /// task takes the completion first; EBUSY where another task awaits it.
     @inline(__always)
     public nonisolated(nonsending) func completion(of token: QToken) async throws(DemikernelError) -> Completion {
         guard core.operations.contains(token) else { throw .unknownToken }
-        if core.operations[token.slot].phase != .complete { await waitForCompletion(of: token) }
+        if core.operations[token.slot].phase != .complete {
+            guard core.operations[token.slot].continuation == 0 else {
+                throw DemikernelError(.resourceBusy, "another task awaits the operation")
+            }
+            await waitForCompletion(of: token)
+            // Another task may have taken it meanwhile, with `waitNext` or by the same token.
+            guard core.operations.contains(token) else { throw .unknownToken }
+        }
         return Completion(core.take(token.slot))
     }
 
@@ -55,7 +62,7 @@ extension LibOS {
             core.idleTurn()
             if core.operations[token.slot].phase == .complete { return }
         }
-        while core.operations[token.slot].phase != .complete { await suspend(for: token) }
+        while core.operations.contains(token), core.operations[token.slot].phase != .complete { await suspend(for: token) }
     }
 
     /// One real suspension.

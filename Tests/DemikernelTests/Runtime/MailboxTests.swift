@@ -142,10 +142,60 @@ import Testing
         }
     }
 
+    @Test(arguments: [Configuration.Wait.Spin.atMost(.zero), .atMost(.microseconds(50)), .forever])
+    func `an operation is one task's to await`(spin: Configuration.Wait.Spin) throws {
+        let libOS = try smallLibOS(spin: spin)
+        let executor = libOS.executor
+        let handle = Handle(libOS)
+        let queue = try libOS.queue()
+        let answers = try libOS.run { libOS in
+            let token = try libOS.pop(queue)
+            let first = Task(executorPreference: executor) { await handle.errno(awaiting: token) }
+            let second = Task(executorPreference: executor) { await handle.errno(awaiting: token) }
+            try await libOS.sleep(for: .milliseconds(2))
+            _ = Outcome(try await libOS.completion(of: try libOS.push(queue, try libOS.numbered(1))))
+            return await [first.value, second.value]
+        }
+        #expect(Set(answers) == [nil, .resourceBusy])
+    }
+
+    @Test(arguments: [Configuration.Wait.Spin.atMost(.zero), .atMost(.microseconds(50)), .forever])
+    func `a completion that another takes is an error for the task that awaits it`(spin: Configuration.Wait.Spin) throws {
+        let libOS = try smallLibOS(spin: spin)
+        let executor = libOS.executor
+        let handle = Handle(libOS)
+        let queue = try libOS.queue()
+        let answer = try libOS.run { libOS in
+            let token = try libOS.pop(queue)
+            let task = Task(executorPreference: executor) { await handle.errno(awaiting: token) }
+            try await libOS.sleep(for: .milliseconds(2))
+            let push = try libOS.push(queue, try libOS.numbered(1))
+            var taken: [QToken] = []
+            try libOS.waitNext(2) { taken.append(Outcome($0).token) }
+            #expect(taken == [token, push])
+            // The slot's next tenant is none of the task's business.
+            let successor = try libOS.pop(queue)
+            let answer = await task.value
+            try libOS.cancel(successor)
+            #expect(Outcome(try await libOS.completion(of: successor)).errno == Errno.canceled.rawValue)
+            return answer
+        }
+        #expect(answer == .invalidArgument)
+    }
+
     /// Carries a libOS to tasks that run on its thread.
     private final class Handle: @unchecked Sendable {
         let libOS: LibOS
         init(_ libOS: LibOS) { self.libOS = libOS }
+
+        nonisolated(nonsending) func errno(awaiting token: QToken) async -> Errno? {
+            do throws(DemikernelError) {
+                try await libOS.completion(of: token).get()
+                return nil
+            } catch {
+                return error.errno
+            }
+        }
     }
 
     private final class Counters: Sendable {
