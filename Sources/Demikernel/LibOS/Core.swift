@@ -136,7 +136,7 @@ package struct Core: ~Copyable {
         var limit = deadline
         if let due = timers.nextDeadline() { limit = min(limit, due) }
         let now = clock.now()
-        // A wait that never spins comes here only: what is due must not wait for a turn that nobody else takes.
+        // Something is due already: no time to sleep, but the devices get their turn.
         guard limit > now else { return idleTurn() }
         // What became ready while the descriptors were being registered must not wait for the sleep.
         guard scheduler.application.isEmpty else { return }
@@ -178,9 +178,10 @@ package struct Core: ~Copyable {
         assert(operations[slot].phase == .pending)
         operations[slot].phase = .complete
         operations[slot].errno = errno
-        completions.append(slot, in: operations)
         completedCount &+= 1
-        if operations[slot].flags.contains(.awaited) { resume(slot) }
+        guard operations[slot].flags.contains(.awaited) else { return completions.append(slot, in: operations) }
+        operations[slot].flags.insert(.unlisted)
+        resume(slot)
     }
 
     /// Completes the first of a queue's readers.
@@ -225,7 +226,7 @@ package struct Core: ~Copyable {
             accepted: queues.descriptor(of: operations[slot].accepted), segments: operations[slot].segments,
             // The address is on the operation's second cache line: left alone where there is none.
             address: operations[slot].flags.contains(.hasAddress) ? operations[slot].address : .any(port: 0))
-        completions.remove(slot, in: operations)
+        if !operations[slot].flags.contains(.unlisted) { completions.remove(slot, in: operations) }
         operations.remove(slot)
         return result
     }
