@@ -51,7 +51,13 @@ let package = Package(
                 "CDemikernelShims", .product(name: "Histogram", package: "hdrhistogram-swift"),
             ],
             swiftSettings: strict),
-        .testTarget(name: "DemikernelTests", dependencies: ["Demikernel"], swiftSettings: strict),
+        .target(name: "TestSupport", path: "Tests/TestSupport", swiftSettings: strict),
+        .testTarget(
+            name: "DemikernelTests", dependencies: ["Demikernel", "TestSupport"], exclude: ["Behaviour"], swiftSettings: strict),
+        // The PDPIX behaviour suite, which every libOS passes unchanged.
+        .testTarget(
+            name: "BehaviourTests", dependencies: ["Demikernel", "TestSupport"], path: "Tests/DemikernelTests/Behaviour",
+            swiftSettings: strict),
         .testTarget(
             name: "DemikernelConfigurationTests",
             dependencies: ["Demikernel", "DemikernelConfiguration"],

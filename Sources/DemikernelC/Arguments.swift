@@ -59,7 +59,7 @@ func store(_ address: SocketAddress, to room: UnsafeMutableRawPointer, _ size: U
     let capacity = unsafe size.loadUnaligned(as: socklen_t.self)
     guard capacity <= Int32.max else { throw DemikernelError(.invalidArgument, "the room for the address is negative") }
     unsafe withUnsafeTemporaryAllocation(byteCount: SocketAddress.encodedByteCountMaximum, alignment: 8) { encoded in
-        guard let start = unsafe encoded.baseAddress else { return }
+        guard let start = encoded.baseAddress else { return }
         let count = unsafe address.write(to: start)
         unsafe room.copyMemory(from: start, byteCount: min(count, Int(capacity)))
         unsafe size.storeBytes(of: socklen_t(count), as: socklen_t.self)
@@ -72,7 +72,7 @@ extension sockaddr_in {
         self.init()
         guard address.family == .ipv4 else { return }
         unsafe withUnsafeTemporaryAllocation(byteCount: SocketAddress.encodedByteCountMaximum, alignment: 8) { encoded in
-            guard let start = unsafe encoded.baseAddress else { return }
+            guard let start = encoded.baseAddress else { return }
             unsafe address.write(to: start)
             self = unsafe start.load(as: sockaddr_in.self)
         }

@@ -135,10 +135,7 @@ extension Core {
         catnap.files.watch(in: catnap.epoll)
         // Queues that cannot be watched have to be looked at now and then.
         takeEvents(nanoseconds: catnap.blocked.unregistered > 0 ? min(nanoseconds, 1_000_000) : nanoseconds)
-        guard catnap.files.inFlight > 0 else { return }
-        // Before the completions are taken, so that one that comes meanwhile ends the next sleep.
-        catnap.files.drainEvent()
-        reapFiles()
+        if catnap.files.inFlight > 0 { reapFiles() }
     }
 
     private mutating func takeEvents(nanoseconds: UInt64) {

@@ -18,8 +18,10 @@ extension Core {
         return slot
     }
 
-    /// The wheel wakes a timer's task only when it is due.
-    mutating func pollTimer(_ slot: UInt32) { complete(slot) }
+    /// A timer that is due has left the wheel; one that has not was woken in the place of its slot's last tenant.
+    mutating func pollTimer(_ slot: UInt32) {
+        if !timers.contains(operations[slot].timer) { complete(slot) }
+    }
 
     mutating func cancelTimer(_ slot: UInt32) {
         _ = timers.cancel(operations[slot].timer)

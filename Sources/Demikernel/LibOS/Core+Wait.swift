@@ -179,9 +179,12 @@ extension Core {
             if sweepCursor >= tokens.count { sweepCursor = 0 }
             let token = tokens[sweepCursor]
             guard operations.contains(token) else { throw .unknownToken }
-            operations[token.slot].hint = UInt32(truncatingIfNeeded: sweepCursor)
-            if operations[token.slot].phase == .complete { return sweepCursor }
+            let offset = sweepCursor
+            operations[token.slot].hint = UInt32(truncatingIfNeeded: offset)
+            // Also past one that is found: the token that takes its place may have completed as well, again and again.
             sweepCursor += 1
+            // What is new is handed out in its order, by `takeNew`.
+            if operations[token.slot].flags.contains(.parked) { return offset }
         }
         return nil
     }

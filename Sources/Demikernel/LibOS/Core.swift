@@ -136,7 +136,8 @@ package struct Core: ~Copyable {
         var limit = deadline
         if let due = timers.nextDeadline() { limit = min(limit, due) }
         let now = clock.now()
-        guard limit > now else { return }
+        // A wait that never spins comes here only: what is due must not wait for a turn that nobody else takes.
+        guard limit > now else { return idleTurn() }
         // What became ready while the descriptors were being registered must not wait for the sleep.
         guard scheduler.application.isEmpty else { return }
         sleepCatnap(nanoseconds: limit == .max ? .max : limit - now)
@@ -153,7 +154,7 @@ package struct Core: ~Copyable {
 
     /// Polls the task of one operation: tries once more what it is blocked on.
     mutating func poll(_ slot: UInt32) {
-        // The slot's tenant may have ended, or may be new: a needless poll is harmless.
+        // The slot's tenant may have ended, or may be new: every kind bears a needless poll.
         guard operations[slot].phase == .pending else { return }
         switch operations[slot].kind {
         case .yield: return scheduler.application.wake(slot)
@@ -245,7 +246,11 @@ package struct Core: ~Copyable {
         let index = operations[slot].queue
         switch operations[slot].kind {
         case .accept, .pop: completeReader(index, slot, errno: Errno.canceled.rawValue)
-        case .push, .connect:
+        case .push:
+            completeWriter(index, slot, errno: Errno.canceled.rawValue)
+            if queues[index].kind == .kernelStream { finishShutdown(index) }
+        case .connect:
+            abandonConnect(index)
             completeWriter(index, slot, errno: Errno.canceled.rawValue)
         case .timer: return cancelTimer(slot)
         case .yield: return complete(slot, errno: Errno.canceled.rawValue)

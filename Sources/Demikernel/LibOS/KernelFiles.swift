@@ -54,13 +54,11 @@ package struct FileBackend: ~Copyable {
     }
     mutating func cancel(_ token: QToken) { _ = engine?.cancel(userData: token.rawValue) }
 
-    /// Adds the engine's event to an epoll set, once.
+    /// Adds the engine's event to an epoll set, once: edge-triggered, so that nobody has to drain it and a sleep after it does sleep.
     mutating func watch(in epoll: Int32) {
         guard !isWatched, isStarted else { return }
-        isWatched = Catnap.add(eventDescriptor, to: epoll, data: Catnap.notAQueue, events: EPOLLIN.rawValue)
+        isWatched = Catnap.add(eventDescriptor, to: epoll, data: Catnap.notAQueue, events: EPOLLIN.rawValue | EPOLLET.rawValue)
     }
-
-    mutating func drainEvent() { engine?.drainEvent() }
 }
 
 // The log of the paper's section 6.4 over a kernel file: push appends, pop reads at the cursor, seek moves it, truncate cuts.

@@ -45,16 +45,24 @@ extension Core {
         guard queues[index].state == .unbound else { throw DemikernelError(.invalidArgument, "the socket is bound already") }
         try requireFamily(address, of: index)
         var result = unsafe withSocketAddress(address) { unsafe Glibc.bind(queues[index].fileDescriptor, $0, $1) }
-        if result != 0, Errno.last == .addressInUse, queues[index].kind == .kernelStream, isFreeForReuse(index) {
-            // Only connections in TIME_WAIT may be in the way: with SO_REUSEADDR the kernel refuses every other holder of the address.
-            result = unsafe withSocketAddress(address) { unsafe Glibc.bind(queues[index].fileDescriptor, $0, $1) }
+        if result != 0, Errno.last == .addressInUse, queues[index].kind == .kernelStream {
+            result = bindReusing(index, address)
         }
         guard result == 0 else { throw DemikernelError(.last, "the address cannot be bound") }
         queues[index].state = .bound
+        queues[index].flags.insert(.bound)
     }
 
-    private mutating func isFreeForReuse(_ index: UInt32) -> Bool {
-        setFlag(queues[index].fileDescriptor, SOL_SOCKET, SO_REUSEADDR, true)
+    /// Binds an address that connections in TIME_WAIT hold: with SO_REUSEADDR the kernel refuses every other holder that does not have the
+    /// option itself. It is taken away again at once, so that the socket holds its address alone; answers what `bind(2)` answers.
+    private func bindReusing(_ index: UInt32, _ address: SocketAddress) -> Int32 {
+        let descriptor = queues[index].fileDescriptor
+        _ = setFlag(descriptor, SOL_SOCKET, SO_REUSEADDR, true)
+        let result = unsafe withSocketAddress(address) { unsafe Glibc.bind(descriptor, $0, $1) }
+        let error = Glibc.errno
+        _ = setFlag(descriptor, SOL_SOCKET, SO_REUSEADDR, false)
+        Glibc.errno = error
+        return result
     }
 
     func setFlag(_ descriptor: Int32, _ level: Int32, _ name: Int32, _ isOn: Bool) -> Bool {
@@ -82,9 +90,13 @@ extension Core {
         case .bound: break
         }
         let backlog = Int32(min(backlog, configuration.catnap.backlogMaximum))
-        guard Glibc.listen(queues[index].fileDescriptor, backlog) == 0 else { throw DemikernelError(.last, "the socket cannot listen") }
-        // From here on, so that connections in TIME_WAIT do not keep a restarted server from its port; a listener itself still does.
+        // From here on, so that connections in TIME_WAIT keep neither this server nor a restarted one from the port; a listener itself does.
         _ = setFlag(queues[index].fileDescriptor, SOL_SOCKET, SO_REUSEADDR, true)
+        guard Glibc.listen(queues[index].fileDescriptor, backlog) == 0 else {
+            let error = Errno.last
+            _ = setFlag(queues[index].fileDescriptor, SOL_SOCKET, SO_REUSEADDR, false)
+            throw DemikernelError(error, "the socket cannot listen")
+        }
         queues[index].kind = .kernelListener
         queues[index].state = .listening
     }
@@ -127,20 +139,36 @@ extension Core {
         return slot
     }
 
-    /// Whether a connection attempt has ended: `poll(2)`, then SO_ERROR.
+    /// Whether a connection attempt has ended: a second `connect(2)` says so, and after a failure leaves the socket ready for another
+    /// attempt, which reading SO_ERROR does not (the next connect would answer ECONNABORTED).
     mutating func pollConnect(_ index: UInt32, _ slot: UInt32) {
-        var state = pollfd(fd: queues[index].fileDescriptor, events: Int16(POLLOUT), revents: 0)
-        guard unsafe Glibc.poll(&state, 1, 0) > 0 else { return }
-        var error: Int32 = 0
-        var size = socklen_t(MemoryLayout<Int32>.size)
-        if unsafe getsockopt(queues[index].fileDescriptor, SOL_SOCKET, SO_ERROR, &error, &size) != 0 { error = Errno.last.rawValue }
-        queues[index].state = error == 0 ? .connected : .unbound
+        let result = unsafe withSocketAddress(operations[slot].address) { unsafe Glibc.connect(queues[index].fileDescriptor, $0, $1) }
+        let error = result == 0 || Errno.last == .socketIsConnected ? 0 : Errno.last.rawValue
+        guard error != Errno.alreadyInProcess.rawValue, error != Errno.nowInProgress.rawValue else { return }
+        queues[index].state = error == 0 ? .connected : stateWithoutPeer(index)
         queues[index].flags.formUnion([.readable, .writable])
         completeWriter(index, slot, errno: error)
     }
 
+    /// Where a socket stands whose connect came to nothing.
+    private func stateWithoutPeer(_ index: UInt32) -> SocketState { queues[index].flags.contains(.bound) ? .bound : .unbound }
+
+    /// Gives up a connection attempt, so that the socket can make another: `connect(2)` to AF_UNSPEC.
+    mutating func abandonConnect(_ index: UInt32) {
+        var nobody = sockaddr()
+        nobody.sa_family = sa_family_t(AF_UNSPEC)
+        _ = unsafe Glibc.connect(queues[index].fileDescriptor, &nobody, socklen_t(MemoryLayout<sockaddr>.size))
+        queues[index].state = stateWithoutPeer(index)
+        queues[index].flags.formUnion([.readable, .writable])
+    }
+
     /// One try at accepting for the first of a listener's readers; true where it completed.
     mutating func pollAccept(_ index: UInt32, _ slot: UInt32) -> Bool {
+        guard queues.count < queues.capacity else {
+            // The connection stays in the kernel's queue; the application may close something and accept again.
+            completeReader(index, slot, errno: Errno.tooManyOpenFiles.rawValue)
+            return true
+        }
         var address: SocketAddress?
         let descriptor = unsafe receivingSocketAddress(into: &address) {
             unsafe dk_accept(queues[index].fileDescriptor, $0, $1)
@@ -151,7 +179,9 @@ extension Core {
                 queues[index].flags.remove(.readable)
                 return false
             // Errors of the connection that was to be accepted, not of the listener (accept(2)): the next one is tried.
-            case .interrupted, .connectionAbort: return false
+            case .interrupted, .connectionAbort:
+                scheduler.application.wake(slot)
+                return false
             case let error:
                 completeReader(index, slot, errno: error.rawValue)
                 return true

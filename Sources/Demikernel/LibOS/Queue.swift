@@ -33,8 +33,8 @@ package struct Queue: BitwiseCopyable {
         /// A write through io_uring is in flight (files push one at a time, in order).
         static let writing = Flags(rawValue: 32)
         static let reading = Flags(rawValue: 64)
-        /// The address was bound with SO_REUSEADDR.
-        static let reuseAddress = Flags(rawValue: 128)
+        /// The application bound the socket: its address outlives a failed connect.
+        static let bound = Flags(rawValue: 128)
     }
 
     var kind: QueueKind

@@ -5,7 +5,8 @@ public struct PushError: Error, CustomStringConvertible {
     public let reason: DemikernelError
     private let returned: Returned
 
-    /// Allocates; refusals are not the hot path.
+    /// Allocates; refusals are not the hot path, and stay out of its functions.
+    @inline(never)
     init(_ reason: DemikernelError, returning buffers: consuming ScatterGatherArray) {
         self.reason = reason
         returned = Returned(buffers)

@@ -45,15 +45,20 @@ extension SocketOption where Value == Int {
 }
 
 extension SocketOption where Value == Duration? {
-    /// `SO_LINGER`: how long `close` tries to deliver what was pushed; nil is off, zero resets the connection. Whole seconds.
+    /// `SO_LINGER`: how long `close` tries to deliver what was pushed; nil is off, zero resets the connection. Whole seconds; a fraction is
+    /// rounded up.
     public static var linger: SocketOption {
         SocketOption(level: SOL_SOCKET, name: SO_LINGER) { (descriptor, level, name) throws(DemikernelError) in
             let value = try readOption(descriptor, level, name, Glibc.linger())
             return value.l_onoff == 0 ? nil : .seconds(Int(value.l_linger))
         } write: { (descriptor, level, name, value) throws(DemikernelError) in
-            let seconds = value?.components.seconds ?? 0
-            guard seconds >= 0, seconds <= 65_535 else { throw DemikernelError(.invalidArgument, "the linger time is out of range") }
-            try writeOption(descriptor, level, name, Glibc.linger(l_onoff: value == nil ? 0 : 1, l_linger: Int32(seconds)))
+            let (whole, rest) = value?.components ?? (0, 0)
+            guard whole >= 0, rest >= 0, whole < 65_535 || (whole == 65_535 && rest == 0) else {
+                throw DemikernelError(.invalidArgument, "the linger time is out of range")
+            }
+            // Up: zero would reset the connection.
+            let seconds = Int32(whole) + (rest > 0 ? 1 : 0)
+            try writeOption(descriptor, level, name, Glibc.linger(l_onoff: value == nil ? 0 : 1, l_linger: seconds))
         }
     }
 }

@@ -1,0 +1,160 @@
+import Glibc
+import Testing
+@testable import Demikernel
+
+/// The PDPIX behaviour suite: what every libOS has to do, whatever device is behind it. A new libOS is one more row in ``LibOSUnderTest/all``.
+///
+/// Serialised, so that a failure says something about the libOS and not about its neighbours, and because some tests need thousands of
+/// descriptors. The tests of one subject are in one file, as a suite in an extension.
+@Suite(.serialized) struct PDPIXBehaviour {}
+
+/// One libOS in one configuration, and what the suite has to know about it.
+struct LibOSUnderTest: Sendable, CustomTestStringConvertible {
+    /// What not every libOS has; a test that needs it is skipped for one that has not.
+    struct Capabilities: OptionSet, Sendable {
+        let rawValue: Int
+        /// IPv6 sockets.
+        static let ipv6 = Capabilities(rawValue: 1)
+        /// Files as queues.
+        static let files = Capabilities(rawValue: 2)
+        /// A datagram to a closed port makes a later operation of a connected socket fail (ICMP port unreachable).
+        static let datagramRefusal = Capabilities(rawValue: 4)
+        /// A listener whose accept queue is full lets the next connection wait, as Linux does.
+        static let fullBacklogStalls = Capabilities(rawValue: 8)
+        /// Plain kernel sockets of this machine reach it.
+        static let kernelPeer = Capabilities(rawValue: 16)
+    }
+
+    let name: String
+    let configuration: Configuration
+    let capabilities: Capabilities
+    var testDescription: String { name }
+
+    /// The address families that the libOS has.
+    var families: [AddressFamily] { capabilities.contains(.ipv6) ? [.ipv4, .ipv6] : [.ipv4] }
+    /// An address of this libOS; port 0 lets the system choose.
+    func address(_ family: AddressFamily = .ipv4, port: UInt16 = 0) -> SocketAddress { .loopback(family, port: port) }
+    /// An address that is nobody's here (RFC 5737, RFC 3849).
+    func foreignAddress(_ family: AddressFamily = .ipv4) -> SocketAddress {
+        family == .ipv4 ? .ipv4(0xc000_0201, port: 7) : .ipv6(0x2001_0db8_0000_0000, 1, port: 7)
+    }
+
+    /// Starts the libOS on a thread of its own, runs `body` there and sees that nothing is left behind: no queue, no operation, no memory.
+    func run(
+        at location: SourceLocation = #_sourceLocation, adjusting: (@Sendable (inout Configuration) -> Void)? = nil,
+        _ body: @escaping @Sendable (LibOS) throws -> Void
+    ) async throws {
+        var configuration = configuration
+        adjusting?(&configuration)
+        let settings = configuration
+        try await onOwnThread {
+            let libOS = try LibOS(settings)
+            try body(libOS)
+            try libOS.expectNothingLeft(at: location)
+        }
+    }
+}
+
+extension LibOSUnderTest {
+    static let catnapCapabilities: Capabilities = [.ipv6, .files, .datagramRefusal, .fullBacklogStalls, .kernelPeer]
+
+    /// Catnap in a configuration. Tables are small, so that starting one is cheap.
+    private static func catnap(_ name: String, _ adjust: (inout Configuration) -> Void) -> LibOSUnderTest {
+        var configuration = Configuration()
+        configuration.libOS = "catnap"
+        configuration.heap.limit = 256 << 20
+        configuration.heap.lockPages = false
+        configuration.operations.capacity = 8_192
+        configuration.descriptors.capacity = 4_096
+        adjust(&configuration)
+        return LibOSUnderTest(name: "catnap, \(name)", configuration: configuration, capabilities: catnapCapabilities)
+    }
+
+    /// Every libOS in every way in which it learns what its device has.
+    static let all: [LibOSUnderTest] = [
+        catnap("polling its sockets") {
+            $0.catnap.directPollLimit = 1_024
+            $0.wait.spin = .forever
+        },
+        catnap("polling epoll") {
+            $0.catnap.directPollLimit = 0
+            $0.wait.spin = .forever
+        },
+        catnap("sleeping") { $0.wait.spin = .atMost(.zero) },
+        catnap("checked heap") { $0.heap.checked = true },
+    ]
+
+    /// The libOSes that have files, by each way to the device.
+    static let withFiles: [LibOSUnderTest] = [
+        catnap("files by io_uring") { $0.catnap.files.ioUring = .prefer },
+        catnap("files by io_uring, sleeping, checked heap") {
+            $0.catnap.files.ioUring = .prefer
+            $0.wait.spin = .atMost(.zero)
+            $0.heap.checked = true
+        },
+        catnap("files by a thread") { $0.catnap.files.ioUring = .never },
+        catnap("files by a thread, sleeping, checked heap") {
+            $0.catnap.files.ioUring = .never
+            $0.wait.spin = .atMost(.zero)
+            $0.heap.checked = true
+        },
+    ]
+}
+
+// MARK: - Threads
+
+/// Runs `body` on a thread made for it. The thread is the executor of a task of the test, so that expectations know which test they are of.
+func onOwnThread<Result: Sendable>(_ body: @escaping @Sendable () throws -> Result) async throws -> Result {
+    try await Task(executorPreference: OwnThread()) { try body() }.value
+}
+
+/// Runs each job on a new thread. A task that never suspends is one job.
+private final class OwnThread: TaskExecutor {
+    private final class Work: Sendable {
+        let job: UnownedJob
+        let executor: OwnThread
+        init(_ job: UnownedJob, _ executor: OwnThread) {
+            self.job = job
+            self.executor = executor
+        }
+    }
+
+    func enqueue(_ job: consuming ExecutorJob) {
+        let work = unsafe Unmanaged.passRetained(Work(UnownedJob(job), self)).toOpaque()
+        var thread = pthread_t()
+        let status = unsafe pthread_create(&thread, nil, { context in
+            let work = unsafe Unmanaged<Work>.fromOpaque(context!).takeRetainedValue()
+            unsafe work.job.runSynchronously(on: work.executor.asUnownedTaskExecutor())
+            return nil
+        }, work)
+        precondition(status == 0, "the system has no thread for a test")
+        pthread_detach(thread)
+    }
+}
+
+// MARK: - Nothing left behind
+
+extension LibOS {
+    /// Closes what is open, waits for what that cancels, and expects the libOS to be as empty as at its start.
+    func expectNothingLeft(at location: SourceLocation = #_sourceLocation) throws {
+        for index in 0..<core.queues.end where core.queues[index].kind != .free { try close(core.queues.descriptor(of: index)) }
+        while core.operations.count > 0 { try waitNext(.max, timeout: .patience) { _ = $0 } }
+        core.heap.drainReturns()
+        let statistics = core.heap.statistics
+        let faults = core.heap.faults
+        let counts = (queues: core.queues.count, blocked: core.catnap.blocked.count, unregistered: core.catnap.blocked.unregistered)
+        #expect(counts.queues == 0, sourceLocation: location)
+        #expect(counts.blocked == 0 && counts.unregistered == 0, sourceLocation: location)
+        #expect(statistics.liveObjects == 0, "memory leaked: \(statistics.liveBytes) bytes", sourceLocation: location)
+        #expect(faults.isEmpty, sourceLocation: location)
+    }
+
+    /// Heap objects that are referenced, by the application or by the libOS.
+    var liveObjects: Int { core.heap.statistics.liveObjects }
+    var liveBytes: Int { core.heap.statistics.liveBytes }
+}
+
+extension Duration {
+    /// How long the suite waits for what has to come. Never a pass condition: only a libOS that hangs reaches it.
+    static let patience = Duration.seconds(10)
+}
