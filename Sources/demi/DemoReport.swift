@@ -33,7 +33,8 @@ struct DemoResult {
 /// The tables that `demi demo` ends with.
 struct DemoReport {
     private var latency = Table(["round trip in µs", "", "least p50", "p50", "p99", "p99.9", "round trips/s", "p50 to epoll's"], names: 2)
-    private var throughput = Table(["round trips per second", "", "most", "median", "slowest client", "fastest", "rate to epoll's"], names: 2)
+    private var throughput = Table(
+        ["round trips per second", "", "most", "median", "slowest client", "fastest", "rate to epoll's"], names: 2)
     private var hasThroughput = false
     private(set) var errors: UInt64 = 0
 
@@ -47,9 +48,8 @@ struct DemoReport {
             let name = side == .catnap ? scenario.name : ""
             if scenario.clients == 1 {
                 let ratio = hasRatio ? ratioText(median(own.map(\.p50)), median(epoll.map(\.p50))) : ""
-                latency.add(
-                    [name, side.rawValue] + [own.map(\.p50).min() ?? 0, median(own.map(\.p50)), median(own.map(\.p99)), median(own.map(\.p999))]
-                        .map(microseconds) + [median(own.map(\.perSecond)).grouped, ratio])
+                let times = [own.map(\.p50).min() ?? 0, median(own.map(\.p50)), median(own.map(\.p99)), median(own.map(\.p999))]
+                latency.add([name, side.rawValue] + times.map(microseconds) + [median(own.map(\.perSecond)).grouped, ratio])
             } else {
                 hasThroughput = true
                 let ratio = hasRatio ? ratioText(median(own.map(\.perSecond)), median(epoll.map(\.perSecond))) : ""
