@@ -161,7 +161,9 @@ struct DemoRunner {
     func measure(_ side: DemoSide, _ scenario: DemoScenario, count: Int) throws -> DemoResult {
         let server = try Child(program(side), arguments(side, "serve", scenario, address: "127.0.0.1:0", processor: 0))
         defer { server.stop() }
-        guard let line = server.line(within: 10), line.hasPrefix("listening on ") else { throw Failure("the \(side.rawValue) server did not start") }
+        guard let line = server.line(within: 10), line.hasPrefix("listening on ") else {
+            throw Failure("the \(side.rawValue) server did not start")
+        }
         let address = String(line.dropFirst("listening on ".count))
         let client = try Child(
             program(side),

@@ -10,9 +10,10 @@ enum DoctorProbes {
         let information = SystemFile.lines("/proc/cpuinfo")
         let model = information.first { $0.hasPrefix("model name") }?.split(separator: ":").last.map { String($0.drop { $0 == " " }) }
         let allowed = Processors.allowed
+        let online = sysconf(Int32(_SC_NPROCESSORS_ONLN))
         findings.append(
             DoctorFinding(
-                "processors", "\(allowed.count) for this process, of \(sysconf(Int32(_SC_NPROCESSORS_ONLN))) online" + (model.map { ": \($0)" } ?? ""),
+                "processors", "\(allowed.count) for this process, of \(online) online" + (model.map { ": \($0)" } ?? ""),
                 allowed.count > 1 ? .good : .note,
                 allowed.count > 1 ? nil : "A libOS that polls keeps one busy; give it one of its own, and its peer another."))
         if let quota = ControlGroup.processorQuota() {
@@ -29,10 +30,12 @@ enum DoctorProbes {
             DoctorFinding(
                 "time-stamp counter", invariant ? "invariant" : "not invariant", invariant ? .good : .note,
                 invariant ? nil : "The libOS takes its time from the system's clock, which is dearer."))
+        // With these two, clock_gettime(2) is a system call and slow besides.
+        let isSlow = source == "hpet" || source == "acpi_pm"
         findings.append(
             DoctorFinding(
-                "clock source", source ?? "unknown", source == "tsc" || source == "kvm-clock" || source == "arch_sys_counter" ? .good : .note,
-                source == "hpet" || source == "acpi_pm" ? "Reading the clock is a system call; boot with clocksource=tsc where it is sound." : nil))
+                "clock source", source ?? "unknown", isSlow ? .note : .good,
+                isSlow ? "Reading the clock is a system call; boot with clocksource=tsc where that is sound." : nil))
         return findings
     }
 
@@ -135,8 +138,8 @@ enum DoctorProbes {
         let descriptor = Glibc.socket(family, Int32(SOCK_RAW.rawValue), 0)
         let error = errno
         if descriptor >= 0 { close(descriptor) }
-        let hint = error == EPERM ? "For \(purpose). Takes CAP_NET_RAW: run as root, or use setcap." : "For \(purpose). This kernel lacks it."
-        return DoctorFinding(
-            name, descriptor >= 0 ? "works" : "does not: \(errorText(error))", descriptor >= 0 ? .good : .note, descriptor >= 0 ? nil : hint)
+        guard descriptor < 0 else { return DoctorFinding(name, "works", .good) }
+        let reason = error == EPERM ? "Takes CAP_NET_RAW: run as root, or use setcap." : "This kernel lacks it."
+        return DoctorFinding(name, "does not: \(errorText(error))", .note, "For \(purpose). \(reason)")
     }
 }
