@@ -139,7 +139,8 @@ package struct Core: ~Copyable {
         // A wait that never spins comes here only: what is due must not wait for a turn that nobody else takes.
         guard limit > now else { return idleTurn() }
         // What became ready while the descriptors were being registered must not wait for the sleep.
-        guard scheduler.application.isEmpty else { return }
+        // Neither must the devices: a file operation that found its device full stays ready until that has completed something.
+        guard scheduler.application.isEmpty else { return idleTurn() }
         sleepCatnap(nanoseconds: limit == .max ? .max : limit - now)
         let woken = clock.now()
         mailbox.acknowledge()

@@ -42,7 +42,7 @@ extension PDPIXBehaviour {
                     try libOS.send(client, "0")
                     // Until the client has had its answers and the neighbour has hung up.
                     var answers = 0, isOpen = true
-                    while isOpen || answers < 200 {
+                    while isOpen || answers < 50 {
                         let completion = try libOS.waitAny(tokens, timeout: .patience)
                         let (offset, descriptor) = (completion.offset, completion.descriptor)
                         guard case .popped(let bytes) = OperationOutcome(completion) else { throw Unexpected(description: "pop failed") }
@@ -56,7 +56,7 @@ extension PDPIXBehaviour {
                         } else {
                             #expect(String(decoding: bytes, as: UTF8.self) == "\(answers)")
                             answers += 1
-                            if answers == 200 {
+                            if answers == 50 {
                                 try libOS.shutdown(client, .send)
                                 tokens.remove(at: offset)
                                 continue
