@@ -138,16 +138,16 @@ extension Core {
     }
 
     @inline(__always)
-    private func fill(_ result: inout demi_qresult_t, popped completion: RawCompletion) {
+    private mutating func fill(_ result: inout demi_qresult_t, popped completion: RawCompletion) {
         let segment = applicationSegment(adopting: completion.segments)
-        guard !segment.isNull else {
+        guard let object = unsafe segment.object else {
             unsafe result.qr_opcode = DEMI_OPC_FAILED
             unsafe result.qr_ret = Int64(ENOMEM)
             return
         }
         unsafe result.qr_opcode = DEMI_OPC_POP
         unsafe result.qr_value.sga = demi_sgarray_t(
-            sga_buf: segment.object, sga_numsegs: 1, sga_segs: demi_sgaseg_t(sgaseg_buf: segment.start, sgaseg_len: segment.count),
+            sga_buf: object, sga_numsegs: 1, sga_segs: demi_sgaseg_t(sgaseg_buf: object + Int(segment.offset), sgaseg_len: segment.count),
             sga_addr: completion.hasAddress ? sockaddr_in(completion.address) : sockaddr_in())
     }
 }

@@ -28,7 +28,9 @@ struct EchoOptions: ParsableArguments {
     @Option(help: ArgumentHelp("A settings file, instead of the one that CONFIG_PATH names.", valueName: "file"))
     var config: String?
 
-    @Option(help: ArgumentHelp("A numeric address with a port; [ADDRESS]:PORT for IPv6.", valueName: "address"), transform: address(_:))
+    @Option(
+        help: ArgumentHelp("A numeric address with a port; [ADDRESS]:PORT for IPv6. Without it 127.0.0.1:7000.", valueName: "address"),
+        transform: address(_:))
     var address = SocketAddress.loopback(port: 7000)
 
     @Option(help: "tcp or udp.")

@@ -34,11 +34,15 @@ struct JSONObject {
     }
 }
 
-/// Columns of text: the first column to the left, the others to the right.
+/// Columns of text: the first ones, which are names, to the left, the others to the right.
 struct Table {
     private var rows: [[String]]
+    private let names: Int
 
-    init(_ titles: [String]) { rows = [titles] }
+    init(_ titles: [String], names: Int = 1) {
+        rows = [titles]
+        self.names = names
+    }
 
     mutating func add(_ row: [String]) { rows.append(row) }
 
@@ -47,7 +51,8 @@ struct Table {
         return rows.map { row in
             var line = ""
             for (column, cell) in row.enumerated() {
-                line += column == 0 ? cell.padded(to: widths[0]) : "  " + cell.paddedLeft(to: widths[column])
+                if column > 0 { line += "  " }
+                line += column < names ? cell.padded(to: widths[column]) : cell.paddedLeft(to: widths[column])
             }
             while line.last == " " { line.removeLast() }
             return line

@@ -111,7 +111,43 @@ static void test_next_n(void) {
     answers(demi_close(queue), 0, "the queue closes");
 }
 
+/* Callers keep all of this in packed structures of their own. */
+static void test_unaligned(void) {
+    struct __attribute__((packed)) {
+        char shift;
+        int queue;
+        demi_qtoken_t tokens[2];
+        demi_qresult_t results[2];
+        int offset;
+        struct timespec timeout;
+        demi_sgarray_t array;
+        struct iovec piece;
+    } in;
+    memset(&in, 0, sizeof in);
+    void *queue = (char *)&in + 1, *tokens = (char *)queue + sizeof(int), *second = (char *)tokens + sizeof(demi_qtoken_t);
+    void *results = (char *)second + sizeof(demi_qtoken_t), *offset = (char *)results + 2 * sizeof(demi_qresult_t);
+    void *timeout = (char *)offset + sizeof(int), *piece = (char *)timeout + sizeof(struct timespec) + sizeof(demi_sgarray_t);
+    in.timeout.tv_sec = 10;
+    answers(demi_queue(queue), 0, "unaligned: a queue's descriptor");
+    in.array = array_of("unaligned");
+    in.piece.iov_base = in.array.sga_buf;
+    in.piece.iov_len = 2;
+    answers(demi_push(tokens, in.queue, &in.array), 0, "unaligned: a push's token and array");
+    answers(demi_pushv(second, in.queue, piece, 1), 0, "unaligned: a piece");
+    answers(demi_wait_all(results, tokens, 2, timeout), 0, "unaligned: the tokens, results and timeout of demi_wait_all");
+    answers(demi_sgafree(&in.array), 0, "unaligned: an array that is freed");
+    ok(demi_pop(tokens, in.queue) == 0 && demi_pop(second, in.queue) == 0, "unaligned: the tokens of pops");
+    answers(demi_wait_any(results, offset, second, 1, timeout), 0, "unaligned: demi_wait_any");
+    in.array = in.results[0].qr_value.sga;
+    ok(in.offset == 0 && in.array.sga_segs[0].sgaseg_len == 2 && demi_sgafree(&in.array) == 0, "delivers");
+    answers(demi_wait_next_n(results, 2, offset, timeout), 0, "unaligned: demi_wait_next_n");
+    in.array = in.results[0].qr_value.sga;
+    ok(in.offset == 1 && in.array.sga_segs[0].sgaseg_len == 9 && demi_sgafree(&in.array) == 0, "delivers too");
+    answers(demi_close(in.queue), 0, "the queue closes");
+}
+
 void test_waiting(void) {
+    test_unaligned();
     test_any();
     test_all();
     test_next_n();

@@ -13,6 +13,8 @@ package struct Catnap: ~Copyable {
     let epoll: Int32
     var events: EventBuffer
     let directPollLimit: Int
+    /// Direct polls since the start, to ask the epoll set now and then.
+    var directPolls: UInt32 = 0
     var files: FileBackend
 
     /// Marks an event that belongs to no queue.
@@ -121,12 +123,24 @@ extension Core {
     mutating func pollCatnap() {
         if catnap.files.inFlight > 0 { reapFiles() }
         guard catnap.blocked.count > 0 else { return }
-        guard catnap.blocked.count > catnap.directPollLimit else {
-            for place in 0..<catnap.blocked.count { wakeFirst(of: catnap.blocked[place]) }
-            return
+        guard catnap.blocked.count <= catnap.directPollLimit else {
+            registerBlocked()
+            return takeEvents(nanoseconds: 0)
         }
-        registerBlocked()
-        takeEvents(nanoseconds: 0)
+        var hasListener = false
+        for place in 0..<catnap.blocked.count {
+            let index = catnap.blocked[place]
+            guard queues[index].kind == .kernelListener else {
+                wakeFirst(of: index)
+                continue
+            }
+            hasListener = true
+            if !queues[index].flags.contains(.registered) && register(index) { catnap.blocked.unregistered &-= 1 }
+        }
+        // accept4(2) makes a socket before it looks whether there is a connection: a listener's readiness is asked for now and then instead.
+        guard hasListener else { return }
+        catnap.directPolls &+= 1
+        if catnap.directPolls & 15 == 0 || catnap.blocked.count == 1 { takeEvents(nanoseconds: 0) }
     }
 
     /// Sleeps on the epoll set.

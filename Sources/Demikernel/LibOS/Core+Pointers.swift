@@ -80,13 +80,13 @@ extension Core {
         }
     }
 
-    private func isDatagramSocket(_ descriptor: QueueDescriptor) -> Bool {
+    private mutating func isDatagramSocket(_ descriptor: QueueDescriptor) -> Bool {
         guard let index = queues.index(of: descriptor) else { return false }
         return queues[index].kind == .kernelDatagram
     }
 
     /// Copies a list, whose references it takes over, to one object. Throws ENOMEM.
-    private func joined(_ list: SegmentList) throws(DemikernelError) -> SegmentList {
+    private mutating func joined(_ list: SegmentList) throws(DemikernelError) -> SegmentList {
         defer { list.releaseAll() }
         let segment = heap.allocateSegment(list.byteCount)
         guard !segment.isNull else { throw Heap.exhausted }
@@ -99,7 +99,7 @@ extension Core {
     /// What a pop brought, as one object that the application holds; takes over the references of `segments`. Many segments are copied
     /// together; none, the end of a stream, becomes an object of which no byte is used, so that every pop's memory is freed alike. Null where
     /// the heap is exhausted.
-    package func applicationSegment(adopting segments: SegmentList) -> Segment {
+    package mutating func applicationSegment(adopting segments: SegmentList) -> Segment {
         if segments.count == 1 {
             let object = unsafe segments.first.object.unsafelyUnwrapped
             unsafe Superblock(of: object).convert(object, toLibOS: false)

@@ -85,7 +85,7 @@ extension Core {
     }
 
     /// The slot of the oldest completion that nobody has waited for, without waiting.
-    package var oldestCompletion: UInt32? { completions.first }
+    package var oldestCompletion: UInt32? { mutating get { completions.first } }
 
     // MARK: - waitAny
 

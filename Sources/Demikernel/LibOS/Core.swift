@@ -114,11 +114,11 @@ package struct Core: ~Copyable {
         }
     }
 
-    /// Completes what is due, in the order of the times: waking tasks would make it the order of their slots.
+    /// Completes the timers that are due, in the order of their times: waking their tasks would poll them in the order of their slots.
     mutating func fireTimers(now: UInt64) {
         guard !timers.isEmpty else { return }
         while let token = timers.popExpired(now: now) {
-            if operations.contains(token) { complete(token.slot) }
+            if operations.contains(token) && operations[token.slot].phase == .pending { complete(token.slot) }
         }
     }
 
@@ -136,7 +136,7 @@ package struct Core: ~Copyable {
         var limit = deadline
         if let due = timers.nextDeadline() { limit = min(limit, due) }
         let now = clock.now()
-        // A wait that never spins comes here only: what is due must not wait for a turn that nobody else takes.
+        // Something is due already: no time to sleep, but the devices get their turn.
         guard limit > now else { return idleTurn() }
         // What became ready while the descriptors were being registered must not wait for the sleep.
         // Neither must the devices: a file operation that found its device full stays ready until that has completed something.
@@ -159,7 +159,8 @@ package struct Core: ~Copyable {
         guard operations[slot].phase == .pending else { return }
         switch operations[slot].kind {
         case .yield: return scheduler.application.wake(slot)
-        case .timer: return  // The wheel completes it.
+        // Its entry in the wheel completes it.
+        case .timer: return
         case .accept, .connect, .push, .pop: break
         }
         let index = operations[slot].queue
@@ -178,9 +179,10 @@ package struct Core: ~Copyable {
         assert(operations[slot].phase == .pending)
         operations[slot].phase = .complete
         operations[slot].errno = errno
-        completions.append(slot, in: operations)
         completedCount &+= 1
-        if operations[slot].flags.contains(.awaited) { resume(slot) }
+        guard operations[slot].flags.contains(.awaited) else { return completions.append(slot, in: operations) }
+        operations[slot].flags.insert(.unlisted)
+        resume(slot)
     }
 
     /// Completes the first of a queue's readers.
@@ -225,7 +227,7 @@ package struct Core: ~Copyable {
             accepted: queues.descriptor(of: operations[slot].accepted), segments: operations[slot].segments,
             // The address is on the operation's second cache line: left alone where there is none.
             address: operations[slot].flags.contains(.hasAddress) ? operations[slot].address : .any(port: 0))
-        completions.remove(slot, in: operations)
+        if !operations[slot].flags.contains(.unlisted) { completions.remove(slot, in: operations) }
         operations.remove(slot)
         return result
     }

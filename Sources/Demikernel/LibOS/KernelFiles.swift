@@ -87,7 +87,7 @@ extension Core {
         return index
     }
 
-    private func fileIndex(_ descriptor: QueueDescriptor) throws(DemikernelError) -> UInt32 {
+    private mutating func fileIndex(_ descriptor: QueueDescriptor) throws(DemikernelError) -> UInt32 {
         guard let index = queues.index(of: descriptor) else { throw .badDescriptor }
         guard queues[index].kind == .kernelFile else { throw DemikernelError(.illegalSeek, "the descriptor is no file") }
         return index
@@ -112,7 +112,7 @@ extension Core {
         return place
     }
 
-    private func fileSize(_ index: UInt32) throws(DemikernelError) -> Int64 {
+    private mutating func fileSize(_ index: UInt32) throws(DemikernelError) -> Int64 {
         var status = stat()
         guard unsafe fstat(queues[index].fileDescriptor, &status) == 0 else { throw DemikernelError(.last, "the file has no size") }
         return Int64(status.st_size)

@@ -30,7 +30,9 @@ extension Core {
     }
 
     /// The queue of a descriptor that is a socket. Throws EBADF, ENOTSOCK.
-    private func socketIndex(_ descriptor: QueueDescriptor) throws(DemikernelError) -> UInt32 {
+    ///
+    /// Mutating, as are others that change nothing: a borrowed core would be copied to the stack, all of its kilobyte.
+    private mutating func socketIndex(_ descriptor: QueueDescriptor) throws(DemikernelError) -> UInt32 {
         guard let index = queues.index(of: descriptor) else { throw .badDescriptor }
         switch queues[index].kind {
         case .kernelStream, .kernelListener, .kernelDatagram: return index
@@ -55,7 +57,7 @@ extension Core {
 
     /// Binds an address that connections in TIME_WAIT hold: with SO_REUSEADDR the kernel refuses every other holder that does not have the
     /// option itself. It is taken away again at once, so that the socket holds its address alone; answers what `bind(2)` answers.
-    private func bindReusing(_ index: UInt32, _ address: SocketAddress) -> Int32 {
+    private mutating func bindReusing(_ index: UInt32, _ address: SocketAddress) -> Int32 {
         let descriptor = queues[index].fileDescriptor
         _ = setFlag(descriptor, SOL_SOCKET, SO_REUSEADDR, true)
         let result = unsafe withSocketAddress(address) { unsafe Glibc.bind(descriptor, $0, $1) }
@@ -65,12 +67,12 @@ extension Core {
         return result
     }
 
-    func setFlag(_ descriptor: Int32, _ level: Int32, _ name: Int32, _ isOn: Bool) -> Bool {
+    mutating func setFlag(_ descriptor: Int32, _ level: Int32, _ name: Int32, _ isOn: Bool) -> Bool {
         var value: Int32 = isOn ? 1 : 0
         return unsafe setsockopt(descriptor, level, name, &value, socklen_t(MemoryLayout<Int32>.size)) == 0
     }
 
-    private func requireFamily(_ address: SocketAddress, of index: UInt32) throws(DemikernelError) {
+    private mutating func requireFamily(_ address: SocketAddress, of index: UInt32) throws(DemikernelError) {
         guard address.family == queues[index].family else {
             throw DemikernelError(.addressFamilyNotSupported, "the address is of another family than the socket")
         }
@@ -101,11 +103,10 @@ extension Core {
         queues[index].state = .listening
     }
 
-    /// `accept4(2)`. Throws EINVAL for a socket that does not listen, EOPNOTSUPP for UDP.
+    /// `accept4(2)`. Throws EINVAL for a socket that does not listen.
     package mutating func accept(_ descriptor: QueueDescriptor) throws(DemikernelError) -> UInt32 {
         submissionTurn()
         let index = try socketIndex(descriptor)
-        guard queues[index].kind != .kernelDatagram else { throw DemikernelError(.notSupportedOnSocket, "a UDP socket does not accept") }
         guard queues[index].kind == .kernelListener else { throw DemikernelError(.invalidArgument, "the socket does not listen") }
         let slot = try begin(.accept, on: index)
         submitReader(index, slot)
@@ -151,7 +152,7 @@ extension Core {
     }
 
     /// Where a socket stands whose connect came to nothing.
-    private func stateWithoutPeer(_ index: UInt32) -> SocketState { queues[index].flags.contains(.bound) ? .bound : .unbound }
+    private mutating func stateWithoutPeer(_ index: UInt32) -> SocketState { queues[index].flags.contains(.bound) ? .bound : .unbound }
 
     /// Gives up a connection attempt, so that the socket can make another: `connect(2)` to AF_UNSPEC.
     mutating func abandonConnect(_ index: UInt32) {
@@ -255,7 +256,7 @@ extension Core {
     }
 
     /// The kernel's descriptor behind a socket, for its options. Throws EBADF, ENOTSOCK.
-    package func kernelSocket(_ descriptor: QueueDescriptor) throws(DemikernelError) -> Int32 {
+    package mutating func kernelSocket(_ descriptor: QueueDescriptor) throws(DemikernelError) -> Int32 {
         let index = try socketIndex(descriptor)
         return queues[index].fileDescriptor
     }

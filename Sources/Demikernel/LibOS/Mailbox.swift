@@ -15,7 +15,7 @@ package final class Mailbox: Sendable {
 
     /// Readable while there is mail (`eventfd(2)`).
     package let eventDescriptor: Int32
-    private let mail = Mutex(Mail())
+    private let mail = Lock(Mail())
     private let flag = Atomic<Bool>(false)
     private let jobFlag = Atomic<Bool>(false)
 

@@ -10,6 +10,7 @@ public enum Registry {
         public let summary: String
     }
 
+    /// What `LIBOS` may be set to.
     public static let entries = [
         Entry(name: "catnap", summary: "kernel sockets and files, for development and for machines without special hardware")
     ]

@@ -38,7 +38,7 @@ extension HeapState {
     /// Puts back an object whose references are gone.
     mutating func retire(_ superblock: Superblock, _ index: Int) {
         if isOrphan { orphanLiveCount -= 1 }
-        guard check != nil else {
+        guard isChecked else {
             if superblock.put(index) { superblockChangedPlace(superblock) }
             return
         }
@@ -51,7 +51,7 @@ extension HeapState {
 
     /// Empties the quarantine: before the heap gives up an allocation, and at its end.
     mutating func flushQuarantine() {
-        guard check != nil else { return }
+        guard isChecked else { return }
         while releaseOldest() {}
     }
 
@@ -72,7 +72,7 @@ extension HeapState {
         unsafe superblock.header.pointee.stamps?[index] = CheckedHeap.now
     }
 
-    func poison(_ superblock: Superblock, _ index: Int) {
+    mutating func poison(_ superblock: Superblock, _ index: Int) {
         unsafe memset(superblock.object(index), Int32(CheckedHeap.poison), superblock.objectByteCount)
     }
 
@@ -95,7 +95,7 @@ extension HeapState {
 
     mutating func record(_ fault: HeapFault) {
         faults.append(fault)
-        if check != nil { writeToStandardError("demikernel: \(fault)\n") }
+        if isChecked { writeToStandardError("demikernel: \(fault)\n") }
     }
 }
 

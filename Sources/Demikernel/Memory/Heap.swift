@@ -71,7 +71,8 @@ import Glibc
     /// Drops one application reference of the object that contains `raw`, wherever in the process it was allocated.
     /// Throws EINVAL, and records the fault, for a foreign pointer and for an object that the application no longer holds.
     package borrowing func free(_ raw: UnsafeMutableRawPointer) throws(DemikernelError) {
-        if unsafe state.pointee.find(raw) == nil { return try unsafe Heap.freeElsewhere(raw, notedBy: state) }
+        guard let (superblock, index) = unsafe state.pointee.find(raw) else { return try unsafe Heap.freeElsewhere(raw, notedBy: state) }
+        if superblock.dropApplicationReference(index) { return }
         try unsafe Heap.free(raw, in: state)
     }
 
@@ -101,9 +102,8 @@ import Glibc
         let object = unsafe superblock.object(index)
         let offset = unsafe pointer - UnsafeRawPointer(object)
         guard count <= superblock.objectByteCount - offset else { return .null }
-        guard unsafe superblock.record(index).pointee.references & 0xffff != 0, unsafe superblock.change(object, .retainLibOS) else {
-            return .null
-        }
+        guard unsafe superblock.record(index).pointee.references & 0xffff != 0 else { return .null }
+        guard unsafe superblock.addLibOSReference(index) || superblock.change(object, .retainLibOS) else { return .null }
         return unsafe Segment(unchecked: object, offset: UInt32(truncatingIfNeeded: offset), count: UInt32(truncatingIfNeeded: count))
     }
 

@@ -3,7 +3,8 @@ import CDemikernelShims
 /// Looking at a heap: which object an address belongs to, what is live, what is left at the end.
 extension HeapState {
     /// The object that contains `address`, live or not; nil where `address` belongs to none. Safe for every address.
-    func find(_ address: UnsafeRawPointer) -> (Superblock, Int)? {
+    // Mutating, as are others that change nothing: a borrowed structure of this size would be copied to the stack.
+    mutating func find(_ address: UnsafeRawPointer) -> (Superblock, Int)? {
         guard var number = unsafe arena.superblockIndex(of: address) else { return nil }
         let use = unsafe uses[number]
         if use == SuperblockUse.free { return nil }
@@ -16,7 +17,7 @@ extension HeapState {
         return (superblock, index)
     }
 
-    func key(_ device: Int, _ address: UnsafeMutableRawPointer) -> UInt64 {
+    mutating func key(_ device: Int, _ address: UnsafeMutableRawPointer) -> UInt64 {
         guard device >= 0, device < deviceCount, let number = unsafe arena.superblockIndex(of: address) else { return 0 }
         return unsafe groupKeys[number / HeapGeometry.superblocksPerGroup * 8 + device]
     }
@@ -65,7 +66,7 @@ extension HeapState {
 
     /// Looks for writes to objects that are free and carved (checked heaps).
     private mutating func verifyFreeObjects() {
-        guard check != nil else { return }
+        guard isChecked else { return }
         var superblocks: [Superblock] = []
         forEachSuperblock { if !$0.isSpan { superblocks.append($0) } }
         for superblock in superblocks {
@@ -106,7 +107,7 @@ extension HeapState {
         isOrphan = true
         orphanLiveCount = count
         let report = LeakReport(liveObjects: count, liveBytes: bytes, objects: objects, faultCount: faults.count, faults: faults.all)
-        if check != nil, !report.isClean { writeToStandardError("demikernel: \(report)\n") }
+        if isChecked, !report.isClean { writeToStandardError("demikernel: \(report)\n") }
         return report
     }
 }

@@ -60,6 +60,8 @@ enum SuperblockUse {
     var orphanLiveCount = 0
 
     var check: CheckedHeap?
+    /// Whether there is a `check`; comparing that with nil would copy it, all 6 KiB.
+    let isChecked: Bool
     /// What went wrong so far: the first few, and how many.
     var faults = HeapFaultLog()
 
@@ -76,7 +78,7 @@ enum SuperblockUse {
             unsafe state.deallocate()
             throw error
         }
-        unsafe state.pointee.ownerMark = UInt(bitPattern: state) | (state.pointee.check == nil ? 0 : 1)
+        unsafe state.pointee.ownerMark = UInt(bitPattern: state) | (state.pointee.isChecked ? 1 : 0)
         unsafe state.pointee.number = HeapRegistry.add(state)
         return unsafe state
     }
@@ -112,6 +114,7 @@ enum SuperblockUse {
         unsafe groupKeys = calloc(superblocks, 8)!.bindMemory(to: UInt64.self, capacity: superblocks)
         shared = SharedHeapState()
         check = checked ? CheckedHeap() : nil
+        isChecked = checked
     }
 
     deinit {
@@ -150,7 +153,7 @@ enum SuperblockUse {
             failedAllocations &+= 1
             return nil
         }
-        if check != nil { unsafe noteAllocation(object) }
+        if isChecked { unsafe noteAllocation(object) }
         return unsafe object
     }
 
@@ -174,17 +177,17 @@ enum SuperblockUse {
         if unsafe spent.header != none.header { unsafe spent.header.pointee.eventTop = 1 }
         unsafe fresh.header.pointee.eventTop = SuperblockHeader.never
         active[number] = fresh
-        if check == nil { fast[number] = fresh }
+        if !isChecked { fast[number] = fresh }
         return unsafe take(number, unit)
     }
 
-    private func take(_ number: Int, _ unit: UInt32) -> UnsafeMutableRawPointer? {
+    private mutating func take(_ number: Int, _ unit: UInt32) -> UnsafeMutableRawPointer? {
         let superblock = active[number]
         if unsafe superblock.header.pointee.top == 0 {
             let carved = unsafe superblock.header.pointee.carved
             guard unsafe carved < superblock.header.pointee.capacity else { return nil }
             superblock.carve(32)
-            if check != nil { for index in unsafe Int(carved)..<Int(superblock.header.pointee.carved) { poison(superblock, index) } }
+            if isChecked { for index in unsafe Int(carved)..<Int(superblock.header.pointee.carved) { poison(superblock, index) } }
         }
         return unsafe superblock.take(unit)
     }
@@ -222,7 +225,7 @@ enum SuperblockUse {
                 hotSlot: hot + min(Int(shift) - HeapGeometry.smallestShift, HeapGeometry.classCount), top: 0,
                 eventTop: SuperblockHeader.never, shift: shift, firstObject: layout.firstObject, capacity: layout.capacity, carved: 0,
                 superblockCount: UInt32(count), index: UInt32(index), next: nil, deviceKeys: keys, previous: nil,
-                stamps: check == nil ? nil : stamps.bindMemory(to: UInt64.self, capacity: Int(layout.capacity))))
+                stamps: !isChecked ? nil : stamps.bindMemory(to: UInt64.self, capacity: Int(layout.capacity))))
         unsafe uses[index] = use
         usedBytes += count << HeapGeometry.superblockShift
         peakUsedBytes = max(peakUsedBytes, usedBytes)
@@ -317,7 +320,7 @@ enum SuperblockUse {
         return true
     }
 
-    private func register(_ group: Int, with device: Int) -> Int32 {
+    private mutating func register(_ group: Int, with device: Int) -> Int32 {
         guard let hook = unsafe devices[device].hook else { return 0 }
         var key: UInt64 = 0
         let failure = unsafe hook(devices[device].context, arena.group(group), HeapGeometry.groupByteCount, &key)

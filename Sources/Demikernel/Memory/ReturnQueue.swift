@@ -86,7 +86,7 @@ extension HeapState {
         }
     }
 
-    private func locate(_ name: UInt32) -> (Superblock, Int) {
+    private mutating func locate(_ name: UInt32) -> (Superblock, Int) {
         let number = Int(name &- 1)
         let header = unsafe arena.superblock(number >> 12).assumingMemoryBound(to: SuperblockHeader.self)
         return unsafe (Superblock(header), number & 0xfff)

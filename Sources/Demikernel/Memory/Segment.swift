@@ -119,6 +119,29 @@ extension Superblock {
         _ = unsafe change(object, unit == ReferenceUnit.application ? .releaseApplication : .releaseLibOS)
     }
 
+    /// Drops one application reference of an object, live or not, where that is plain: on the owner's thread, with nothing pending, from a
+    /// count that is neither zero nor stuck. False, and nothing changed, elsewhere.
+    @inline(__always) func dropApplicationReference(_ index: Int) -> Bool {
+        guard isOwnedByThisThread else { return false }
+        let record = unsafe self.record(index)
+        let references = unsafe record.pointee.references
+        let count = references & 0xffff
+        guard count != 0, count != ReferenceUnit.stuck, unsafe dk_atomic_load_u64(record.pending) == 0 else { return false }
+        unsafe record.pointee.references = references &- ReferenceUnit.application
+        if references == ReferenceUnit.application { unsafe give(object(index), index) }
+        return true
+    }
+
+    /// Takes a libOS reference of an object that the application holds, where that is plain; likewise.
+    @inline(__always) func addLibOSReference(_ index: Int) -> Bool {
+        guard isOwnedByThisThread else { return false }
+        let record = unsafe self.record(index)
+        let references = unsafe record.pointee.references
+        guard references &>> 16 < ReferenceUnit.stuck &- 1, unsafe dk_atomic_load_u64(record.pending) == 0 else { return false }
+        unsafe record.pointee.references = references &+ ReferenceUnit.libOS
+        return true
+    }
+
     /// One application reference becomes one of the libOS, or the other way round. A full count sticks.
     @inline(__always) func convert(_ object: UnsafeMutableRawPointer, toLibOS: Bool) {
         if isOwnedByThisThread {

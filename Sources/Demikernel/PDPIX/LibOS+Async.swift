@@ -31,8 +31,8 @@ extension LibOS {
     /// Waits, without blocking this thread's other tasks, until an operation has completed.
     ///
     /// When the task is cancelled the operation is cancelled too: it completes with ECANCELED, or with what the device did if it was too
-    /// late; either way its memory comes back through the completion. Throws EINVAL for a token that names no operation; EPERM off the
-    /// libOS's thread.
+    /// late; either way its memory comes back through the completion. Throws EINVAL for a token that names no operation, also where another
+    /// task takes the completion first; EBUSY where another task awaits it.
     @inline(__always)
     public nonisolated(nonsending) func completion(of token: QToken) async throws(DemikernelError) -> Completion {
         if !hasCompleted(token) { try await waitForCompletion(of: token) }
@@ -55,6 +55,9 @@ extension LibOS {
     @inline(never)
     nonisolated(nonsending) func waitForCompletion(of token: QToken) async throws(DemikernelError) {
         guard core.operations.contains(token) else { throw .unknownToken }
+        guard !core.operations[token.slot].flags.contains(.awaited) else {
+            throw DemikernelError(.resourceBusy, "another task awaits the operation")
+        }
         // Inline polling: as long as this is the only task with something to do.
         while executor.isIdle, !core.hasSpunEnough() {
             guard !Task.isCancelled else {
@@ -64,7 +67,9 @@ extension LibOS {
             core.idleTurn()
             if core.operations[token.slot].phase == .complete { return }
         }
-        while core.operations[token.slot].phase != .complete { await suspend(for: token) }
+        while core.operations.contains(token), core.operations[token.slot].phase != .complete { await suspend(for: token) }
+        // Another task may have waited for it by the same token.
+        guard core.operations.contains(token) else { throw .unknownToken }
     }
 
     /// One real suspension. The cancellation handler is registered with the runtime directly: `withTaskCancellationHandler` allocates a

@@ -20,8 +20,8 @@ final class LibOSExecutor: TaskExecutor, @unchecked Sendable {
         if dk_thread_identity() == thread { ring.append(UnownedJob(job)) } else { mailbox.enqueue(UnownedJob(job)) }
     }
 
-    /// Whether no job waits. On the libOS's thread.
-    var isIdle: Bool { ring.isEmpty }
+    /// Whether no job waits, here or in the mailbox: a task that polls must make way for both. On the libOS's thread.
+    var isIdle: Bool { ring.isEmpty && !mailbox.hasJobs }
 
     /// Runs the jobs that wait, those included that they enqueue, up to a number, so that devices get their turn.
     func runJobs() {

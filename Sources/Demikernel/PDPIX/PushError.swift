@@ -1,5 +1,3 @@
-import Synchronization
-
 /// Why a push was refused, with what was to be pushed: a failed push loses nothing.
 public struct PushError: Error, CustomStringConvertible {
     public let reason: DemikernelError
@@ -20,9 +18,9 @@ public struct PushError: Error, CustomStringConvertible {
 
 /// Carries the buffers of a ``PushError``, which has to be copyable, to whoever takes them first.
 private final class Returned: Sendable {
-    private let buffers: Mutex<ScatterGatherArray?>
+    private let buffers: Lock<ScatterGatherArray?>
 
-    init(_ buffers: consuming ScatterGatherArray) { self.buffers = Mutex(.some(buffers)) }
+    init(_ buffers: consuming ScatterGatherArray) { self.buffers = Lock(.some(buffers)) }
 
     func take() -> ScatterGatherArray? { buffers.withLock { $0.take() } }
 }

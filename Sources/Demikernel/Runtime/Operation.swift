@@ -36,6 +36,8 @@ package struct Operation: BitwiseCopyable {
         static let inFlight = Flags(rawValue: 4)
         /// `continuation` is set: a Swift task awaits the operation.
         static let awaited = Flags(rawValue: 8)
+        /// The operation completed while a Swift task awaited it: it is that task's alone, and in no list.
+        static let unlisted = Flags(rawValue: 16)
     }
 
     // First line.

@@ -1,3 +1,4 @@
+import Glibc
 import SystemPackage
 import Testing
 @testable import Demikernel
@@ -69,7 +70,72 @@ struct Outcome: Hashable {
         }
     }
 
+    /// What is expected of an operation that `wait` or `waitNext` hands out.
+    init(token: QToken, errno: Int32?, popped: UInt32?, returned: UInt32?) {
+        self.token = token
+        offset = 0
+        self.errno = errno
+        self.popped = popped
+        self.returned = returned
+    }
+
     private static func number(in segments: borrowing ScatterGatherArray) -> UInt32? {
         segments.byteCount == 4 ? segments.copyToArray().reversed().reduce(0) { $0 << 8 | UInt32($1) } : nil
     }
+}
+
+/// A thread of its own, outside of the cooperative pool, that other tests may keep busy.
+///
+/// Invariant: `handle` names a thread that runs and has not been joined.
+@safe
+struct TestThread: ~Copyable {
+    private let handle: pthread_t
+
+    /// Runs `body` at once.
+    init(_ body: @escaping @Sendable () -> Void) {
+        let context = unsafe Unmanaged.passRetained(Body(body)).toOpaque()
+        var handle: pthread_t = 0
+        let status = unsafe pthread_create(
+            &handle, nil,
+            { context in
+                guard let context = unsafe context else { return nil }
+                unsafe Unmanaged<Body>.fromOpaque(context).takeRetainedValue().run()
+                return nil
+            }, context)
+        precondition(status == 0, "a test has no thread")
+        self.handle = handle
+    }
+
+    /// Waits for its end.
+    deinit { pthread_join(handle, nil) }
+
+    private final class Body: Sendable {
+        let run: @Sendable () -> Void
+        init(_ run: @escaping @Sendable () -> Void) { self.run = run }
+    }
+}
+
+/// Runs `body` on `count` threads at once and waits for all.
+func onThreads(_ count: Int, _ body: @escaping @Sendable (Int) -> Void) -> TestThread {
+    TestThread {
+        // Held until the last has begun, so that they run side by side.
+        func next(_ number: Int) {
+            guard number < count else { return }
+            let thread = TestThread { body(number) }
+            next(number + 1)
+            _ = consume thread
+        }
+        next(0)
+    }
+}
+
+/// The processor time that this thread has used, in nanoseconds.
+func threadProcessorTime() -> UInt64 { nanoseconds(of: CLOCK_THREAD_CPUTIME_ID) }
+/// The time of CLOCK_MONOTONIC, in nanoseconds.
+func monotonicTime() -> UInt64 { nanoseconds(of: CLOCK_MONOTONIC) }
+
+private func nanoseconds(of clock: clockid_t) -> UInt64 {
+    var time = timespec()
+    _ = unsafe clock_gettime(clock, &time)
+    return UInt64(time.tv_sec) * 1_000_000_000 + UInt64(time.tv_nsec)
 }

@@ -63,7 +63,7 @@ int demi_listen(int sockqd, int backlog);
 /**
  * Submits an accept. The completion (DEMI_OPC_ACCEPT) carries the new descriptor, which the application closes.
  *
- * Returns: 0, and the token in `qt_out`. EBADF. ENOTSOCK. EINVAL: NULL, the socket does not listen. ENOTSUP: not a TCP socket. ENOMEM. ENOSYS.
+ * Returns: 0, and the token in `qt_out`. EBADF. ENOTSOCK. EINVAL: NULL, the socket does not listen. ENOMEM. ENOSYS.
  * Later: ECANCELED, ECONNABORTED, EMFILE. Complexity: constant.
  */
 int demi_accept(demi_qtoken_t *qt_out, int sockqd) DEMI_NONNULL(1);
