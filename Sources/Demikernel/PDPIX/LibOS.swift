@@ -51,6 +51,7 @@ public final class LibOS {
         @inline(__always) unsafeMutableAddress { unsafe pointer }
     }
 
+    /// The settings that it was started with.
     public var configuration: Configuration { core.configuration }
 
     // MARK: - Sockets
@@ -165,6 +166,7 @@ public final class LibOS {
         return Completion(core.take(tokens[offset]), offset: offset)
     }
 
+    /// The same for an array.
     public func waitAny(_ tokens: [QToken], timeout: Duration? = nil) throws(DemikernelError) -> Completion {
         try waitAny(tokens.span, timeout: timeout)
     }
