@@ -101,7 +101,7 @@ package struct EventBuffer: ~Copyable {
     mutating func wait(_ epoll: Int32, nanoseconds: UInt64) -> Int {
         let count: Int32
         switch nanoseconds {
-        case 0: count = unsafe epoll_wait(epoll, storage, Int32(capacity), 0)
+        case 0: count = unsafe Int32(truncatingIfNeeded: dk_epoll_poll(epoll, storage, Int32(capacity)))
         case .max: count = unsafe epoll_wait(epoll, storage, Int32(capacity), -1)
         default:
             var timeout = timespec(tv_sec: Int(nanoseconds / 1_000_000_000), tv_nsec: Int(nanoseconds % 1_000_000_000))

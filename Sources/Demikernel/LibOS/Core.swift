@@ -127,7 +127,7 @@ package struct Core: ~Copyable {
         heap.drainReturns()
         guard mailbox.hasMail else { return }
         mailbox.clearFlag()
-        for token in mailbox.takeCancellations() { try? cancel(token) }
+        for token in mailbox.takeCancellations() { cancelAwaited(token) }
         for closed in mailbox.takeClosed() { closeAbandoned(closed) }
     }
 
@@ -139,7 +139,8 @@ package struct Core: ~Copyable {
         // Something is due already: no time to sleep, but the devices get their turn.
         guard limit > now else { return idleTurn() }
         // What became ready while the descriptors were being registered must not wait for the sleep.
-        guard scheduler.application.isEmpty else { return }
+        // Neither must the devices: a file operation that found its device full stays ready until that has completed something.
+        guard scheduler.application.isEmpty else { return idleTurn() }
         sleepCatnap(nanoseconds: limit == .max ? .max : limit - now)
         let woken = clock.now()
         mailbox.acknowledge()
@@ -179,7 +180,16 @@ package struct Core: ~Copyable {
         operations[slot].phase = .complete
         operations[slot].errno = errno
         completedCount &+= 1
-        guard operations[slot].flags.contains(.awaited) else { return completions.append(slot, in: operations) }
+        guard operations[slot].flags.isDisjoint(with: [.awaited, .abandoned]) else { return completeForTask(slot) }
+        completions.append(slot, in: operations)
+    }
+
+    /// The same for an operation that belongs to a Swift task, or did until the task was cancelled.
+    private mutating func completeForTask(_ slot: UInt32) {
+        if operations[slot].flags.contains(.abandoned) {
+            operations[slot].segments.releaseAll()
+            return operations.remove(slot)
+        }
         operations[slot].flags.insert(.unlisted)
         resume(slot)
     }
@@ -258,6 +268,24 @@ package struct Core: ~Copyable {
         case .yield: return complete(slot, errno: Errno.canceled.rawValue)
         }
         settle(index)
+    }
+
+    /// Cancels an operation whose task was cancelled. Where it cannot be, the task goes on without it: see ``abandon(_:)``.
+    private mutating func cancelAwaited(_ token: QToken) {
+        do throws(DemikernelError) {
+            try cancel(token)
+        } catch {
+            guard error.errno == .resourceBusy, operations[token.slot].flags.contains(.awaited) else { return }
+            resume(token.slot)
+        }
+    }
+
+    /// Leaves a push of which a part has been sent to the device, which keeps its memory until it has gone: nobody waits for it any more.
+    /// False for an operation that can be cancelled instead.
+    func abandon(_ token: QToken) -> Bool {
+        guard isPartlySent(token.slot) else { return false }
+        operations[token.slot].flags.insert(.abandoned)
+        return true
     }
 
     private func isPartlySent(_ slot: UInt32) -> Bool {

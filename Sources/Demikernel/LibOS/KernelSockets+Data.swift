@@ -1,3 +1,4 @@
+import CDemikernelShims
 import Glibc
 import SystemPackage
 
@@ -82,7 +83,7 @@ extension Core {
             completeReader(index, slot, errno: Errno.noMemory.rawValue)
             return true
         }
-        let count = unsafe recv(queues[index].fileDescriptor, segment.start, size, Int32(MSG_DONTWAIT))
+        let count = unsafe dk_receive(queues[index].fileDescriptor, segment.start, size)
         if count > 0 {
             segment.trimLast(size &- count)
             operations[slot].segments = .single(segment)
@@ -102,16 +103,16 @@ extension Core {
             completeReader(index, slot)
             return true
         }
-        return receiveFailed(index, slot)
+        return receiveFailed(index, slot, Errno(rawValue: Int32(truncatingIfNeeded: -count)))
     }
 
-    private mutating func receiveFailed(_ index: UInt32, _ slot: UInt32) -> Bool {
-        switch Errno.last {
+    private mutating func receiveFailed(_ index: UInt32, _ slot: UInt32, _ error: Errno) -> Bool {
+        switch error {
         case .wouldBlock:
             queues[index].flags.remove(.readable)
             return false
         case .interrupted: return false
-        case let error:
+        default:
             completeReader(index, slot, errno: error.rawValue)
             return true
         }
@@ -143,7 +144,7 @@ extension Core {
         }
         guard count >= 0 else {
             segment.release()
-            return receiveFailed(index, slot)
+            return receiveFailed(index, slot, .last)
         }
         segment.trimLast(65_536 &- count)
         if count <= Self.datagramCopyMaximum {
@@ -171,13 +172,12 @@ extension Core {
     private mutating func sendStream(_ index: UInt32, _ slot: UInt32) -> Bool {
         if operations[slot].segments.count == 1 && operations[slot].progress == 0 {
             let segment = operations[slot].segments.first
-            let count = unsafe send(
-                queues[index].fileDescriptor, segment.start, Int(segment.count), Int32(MSG_DONTWAIT | MSG_NOSIGNAL))
+            let count = unsafe dk_send(queues[index].fileDescriptor, segment.start, Int(segment.count))
             if count == Int(segment.count) {
                 completeWriter(index, slot)
                 return true
             }
-            if count < 0 { return sendFailed(index, slot) }
+            if count < 0 { return sendFailed(index, slot, Errno(rawValue: Int32(truncatingIfNeeded: -count))) }
             operations[slot].progress = count
         }
         return sendRest(index, slot)
@@ -189,7 +189,7 @@ extension Core {
         while operations[slot].progress < total {
             let vector = SegmentVector(operations[slot].segments, from: operations[slot].progress)
             let count = vector.send(queues[index].fileDescriptor, to: nil)
-            if count < 0 { return sendFailed(index, slot) }
+            if count < 0 { return sendFailed(index, slot, .last) }
             operations[slot].progress &+= count
         }
         completeWriter(index, slot)
@@ -200,18 +200,18 @@ extension Core {
     private mutating func sendDatagram(_ index: UInt32, _ slot: UInt32) -> Bool {
         let vector = SegmentVector(operations[slot].segments, from: 0)
         let count = vector.send(queues[index].fileDescriptor, to: operations[slot].flags.contains(.hasAddress) ? operations[slot].address : nil)
-        if count < 0 { return sendFailed(index, slot) }
+        if count < 0 { return sendFailed(index, slot, .last) }
         completeWriter(index, slot)
         return true
     }
 
-    private mutating func sendFailed(_ index: UInt32, _ slot: UInt32) -> Bool {
-        switch Errno.last {
+    private mutating func sendFailed(_ index: UInt32, _ slot: UInt32, _ error: Errno) -> Bool {
+        switch error {
         case .wouldBlock:
             queues[index].flags.remove(.writable)
             return false
         case .interrupted: return false
-        case let error:
+        default:
             // What was not sent stays with the operation, so that a Swift caller gets it back.
             completeWriter(index, slot, errno: error.rawValue)
             return true

@@ -20,8 +20,8 @@ public struct Completion: ~Copyable {
 
     /// The operation; its token is dead from here on.
     public var token: QToken { raw.token }
-    /// The queue that the operation was submitted to.
-    public var descriptor: QueueDescriptor { raw.descriptor }
+    /// The queue that the operation was submitted to; -1 for a timer, which is on none.
+    public var descriptor: QueueDescriptor { raw.kind == .timer ? QueueDescriptor(rawValue: -1) : raw.descriptor }
     /// Whether the operation failed.
     public var isFailure: Bool { raw.errno != 0 }
 

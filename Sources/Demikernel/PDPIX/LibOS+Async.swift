@@ -31,7 +31,8 @@ extension LibOS {
     /// Waits, without blocking this thread's other tasks, until an operation has completed.
     ///
     /// When the task is cancelled the operation is cancelled too: it completes with ECANCELED, or with what the device did if it was too
-    /// late; either way its memory comes back through the completion. Throws EINVAL for a token that names no operation, also where another
+    /// late; either way its memory comes back through the completion. Only a stream push of which a part has gone cannot be cancelled: it
+    /// goes on without the task and releases its memory by itself, and this throws ECANCELED. Throws EINVAL for a token that names no operation, also where another
     /// task takes the completion first; EBUSY where another task awaits it.
     @inline(__always)
     public nonisolated(nonsending) func completion(of token: QToken) async throws(DemikernelError) -> Completion {
@@ -67,7 +68,12 @@ extension LibOS {
             core.idleTurn()
             if core.operations[token.slot].phase == .complete { return }
         }
-        while core.operations.contains(token), core.operations[token.slot].phase != .complete { await suspend(for: token) }
+        while core.operations.contains(token), core.operations[token.slot].phase != .complete {
+            if Task.isCancelled, core.abandon(token) {
+                throw DemikernelError(.canceled, "the task was cancelled; a part of the push has gone, so the rest follows without it")
+            }
+            await suspend(for: token)
+        }
         // Another task may have waited for it by the same token.
         guard core.operations.contains(token) else { throw .unknownToken }
     }

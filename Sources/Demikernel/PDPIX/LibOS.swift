@@ -139,8 +139,9 @@ public final class LibOS {
         }
     }
 
-    /// Submits a pop of what comes next, at most `limit` bytes where it is given. Throws EBADF, ENOTCONN, EINPROGRESS, ENOMEM; EINVAL for a
-    /// limit below 1.
+    /// Submits a pop of what comes next, at most `limit` bytes where it is given (a memory queue hands out what was pushed as it was).
+    ///
+    /// Throws EBADF, ENOTCONN, EINPROGRESS, ENOMEM; EINVAL for a limit below 1.
     public func pop(_ descriptor: QueueDescriptor, limit: Int? = nil) throws(DemikernelError) -> QToken {
         if let limit, limit < 1 { throw DemikernelError(.invalidArgument, "a pop's limit is below 1") }
         return core.operations.token(of: try core.pop(descriptor, limit: limit ?? 0))

@@ -38,6 +38,8 @@ package struct Operation: BitwiseCopyable {
         static let awaited = Flags(rawValue: 8)
         /// The operation completed while a Swift task awaited it: it is that task's alone, and in no list.
         static let unlisted = Flags(rawValue: 16)
+        /// The task that awaited the operation was cancelled and has gone; the device goes on with it. Nobody will wait for it.
+        static let abandoned = Flags(rawValue: 32)
     }
 
     // First line.
