@@ -1,3 +1,4 @@
+/* What the examples have in common: options, signals, checks, sockets. */
 #define _POSIX_C_SOURCE 200809L
 #include "common.h"
 

@@ -1,3 +1,4 @@
+/* The Swift runtime's cancellation handlers, for an operation that a task awaits: two calls that Swift has no spelling for. */
 #include "CDemikernelShims.h"
 
 typedef __attribute__((swiftcall)) void (*cancellation_handler)(__attribute__((swift_context)) void *context);

@@ -1,3 +1,4 @@
+/* What each thread has one of: its heap and its libOS. The accessors are in the header, so that they inline into Swift. */
 #include "CDemikernelShims.h"
 
 __thread void *dk_thread_heap;

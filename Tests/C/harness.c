@@ -1,3 +1,4 @@
+/* What the C ABI tests have in common: counted checks, sockets and pairs of connections on loopback, pushes and pops of text. */
 #include "abi.h"
 
 #include <pthread.h>

@@ -25,6 +25,7 @@ public struct Completion: ~Copyable {
     /// Whether the operation failed.
     public var isFailure: Bool { raw.errno != 0 }
 
+    /// What an operation came to, by kind. Noncopyable: what it carries has one owner.
     @frozen public enum Result: ~Copyable {
         /// The device has taken what was pushed.
         case pushed

@@ -47,6 +47,7 @@ public struct Configuration: Sendable, Equatable {
         public var spin = Spin.atMost(.microseconds(50))
         public init() {}
 
+        /// For how long a wait polls.
         public enum Spin: Sendable, Equatable {
             /// Polls and never sleeps: least latency, one core.
             case forever
@@ -92,6 +93,7 @@ public struct Configuration: Sendable, Equatable {
         public var tsc = TimestampCounter.prefer
         public init() {}
 
+        /// Whether the time-stamp counter is the clock where it can be trusted.
         public enum TimestampCounter: String, Sendable, CaseIterable {
             case prefer
             case never

@@ -76,6 +76,7 @@ public final class Connection: Sendable {
         self.remoteAddress = remoteAddress
     }
 
+    /// The queue behind it, for the plain calls of ``LibOS``.
     public var descriptor: QueueDescriptor { endpoint.descriptor }
 
     /// What the peer sent next, nil at the end of the stream. Throws ECONNRESET, ECANCELED when the task is cancelled or the connection
@@ -95,10 +96,12 @@ public final class Connection: Sendable {
         try await endpoint.push(segments, to: nil)
     }
 
+    /// Ends one direction; what was pushed before goes first. Throws ENOTCONN; EBADF, EPERM.
     public func shutdown(_ direction: ShutdownDirection) throws(DemikernelError) {
         try endpoint.checked().shutdown(descriptor, direction)
     }
 
+    /// Sets an option. Throws ENOPROTOOPT; EINVAL, EDOM for a value out of range; EBADF, EPERM.
     public func set<Value>(_ option: SocketOption<Value>, to value: Value) throws(DemikernelError) {
         try endpoint.checked().set(option, to: value, on: descriptor)
     }
@@ -120,6 +123,7 @@ public final class Listener: AsyncSequence, Sendable {
         endpoint = Endpoint(libOS, descriptor)
     }
 
+    /// The queue behind it, for the plain calls of ``LibOS``.
     public var descriptor: QueueDescriptor { endpoint.descriptor }
 
     /// The next connection. Throws EMFILE, ENFILE, ENOMEM; ECANCELED when the task is cancelled or the listener closed.
@@ -133,12 +137,14 @@ public final class Listener: AsyncSequence, Sendable {
         }
     }
 
+    /// An iterator of its own; several share the connections among them.
     public func makeAsyncIterator() -> Iterator { Iterator(listener: self) }
 
     /// Accepts until the listener is closed or the task cancelled. While the process has no file descriptor left it tries again every 10 ms.
     public struct Iterator: AsyncIteratorProtocol {
         let listener: Listener
 
+        /// The next connection; nil once the listener is closed or the task cancelled.
         public nonisolated(nonsending) mutating func next() async -> Connection? {
             while true {
                 do throws(DemikernelError) {
@@ -162,13 +168,16 @@ public final class Listener: AsyncSequence, Sendable {
 
 /// A datagram with its sender.
 @frozen public struct Datagram: ~Copyable {
+    /// Its bytes; none for an empty datagram.
     public var buffer: Buffer
+    /// Who sent it.
     public let source: SocketAddress
 }
 
 /// A UDP socket.
 public final class DatagramSocket: Sendable {
     let endpoint: Endpoint
+    /// The address that it is bound to, with the port that the system chose where it was 0.
     public let localAddress: SocketAddress
 
     init(_ libOS: LibOS, _ descriptor: QueueDescriptor) throws(DemikernelError) {
@@ -176,6 +185,7 @@ public final class DatagramSocket: Sendable {
         endpoint = Endpoint(libOS, descriptor)
     }
 
+    /// The queue behind it, for the plain calls of ``LibOS``.
     public var descriptor: QueueDescriptor { endpoint.descriptor }
 
     /// The next datagram. Throws ECONNREFUSED where an earlier one was refused; ECANCELED, EBADF, EPERM, ENOMEM.
@@ -204,6 +214,7 @@ public final class MemoryQueue: Sendable {
     let endpoint: Endpoint
     init(_ libOS: LibOS, _ descriptor: QueueDescriptor) { endpoint = Endpoint(libOS, descriptor) }
 
+    /// The queue behind it, for the plain calls of ``LibOS``.
     public var descriptor: QueueDescriptor { endpoint.descriptor }
 
     /// What was pushed first. Throws ECANCELED, EBADF, EPERM, ENOMEM.
@@ -224,6 +235,7 @@ public final class LogFile: Sendable {
     let endpoint: Endpoint
     init(_ libOS: LibOS, _ descriptor: QueueDescriptor) { endpoint = Endpoint(libOS, descriptor) }
 
+    /// The queue behind it, for the plain calls of ``LibOS``.
     public var descriptor: QueueDescriptor { endpoint.descriptor }
 
     /// The next bytes, at most `limit` (64 KiB where it is nil); nil at the end of the file. Throws EIO, ECANCELED, EBADF, EPERM, ENOMEM.
@@ -237,11 +249,13 @@ public final class LogFile: Sendable {
         try await endpoint.push(segments, to: nil)
     }
 
+    /// Moves the cursor and answers where it is then. Throws EINVAL for a place before the beginning, EBUSY while a pop is pending; EBADF, EPERM.
     @discardableResult
     public func seek(to offset: Int64, from origin: SeekOrigin = .start) throws(DemikernelError) -> Int64 {
         try endpoint.checked().seek(descriptor, to: offset, from: origin)
     }
 
+    /// Cuts or extends the file. Throws EINVAL for a negative length, EBUSY while a push is pending; EBADF, EPERM.
     public func truncate(to length: Int64) throws(DemikernelError) { try endpoint.checked().truncate(descriptor, to: length) }
     public func close() throws(DemikernelError) { try endpoint.close() }
 }

@@ -30,8 +30,8 @@ extension LibOS {
     /// Opens a file as a queue: push appends, pop reads at the cursor, which starts at the beginning (paper, section 6.4).
     ///
     /// Throws ENOENT, EACCES, EISDIR, EEXIST, EMFILE; EINVAL for what is no regular file.
-    @inline(never)  // Inlined, it crashes the optimiser of Swift 6.3.1 (CopyPropagation: "leaked owned value").
-    public func open(
+    @inline(never)
+    public func open(  // Inlined, it crashes the optimiser of Swift 6.3.1 (CopyPropagation: "leaked owned value").
         _ path: FilePath, _ options: OpenOptions = [], permissions: FilePermissions = [.ownerReadWrite, .groupRead, .otherRead]
     ) throws(DemikernelError) -> QueueDescriptor {
         core.queues.descriptor(of: try core.open(path, flags: options.systemFlags, mode: UInt16(permissions.rawValue)))

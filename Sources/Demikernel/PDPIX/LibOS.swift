@@ -59,6 +59,7 @@ public final class LibOS {
         @inline(__always) unsafeMutableAddress { unsafe pointer }
     }
 
+    /// The settings that it was started with.
     public var configuration: Configuration { core.configuration }
 
     // MARK: - Sockets
@@ -174,6 +175,7 @@ public final class LibOS {
         return Completion(core.take(tokens[offset]), offset: offset)
     }
 
+    /// The same for an array.
     public func waitAny(_ tokens: [QToken], timeout: Duration? = nil) throws(DemikernelError) -> Completion {
         try waitAny(tokens.span, timeout: timeout)
     }

@@ -2,9 +2,10 @@ import Glibc
 
 /// An IPv4 or IPv6 address with a port.
 ///
-/// Addresses and ports are in host order; ``write(to:)`` and ``init(reading:)`` convert to and from `struct sockaddr_in` and
-/// `sockaddr_in6`.
+/// Addresses and ports are in host order; `write(to:)` and `init(reading:byteCount:)`, of this package alone, convert to and from
+/// `struct sockaddr_in` and `sockaddr_in6`.
 public struct SocketAddress: Hashable, Sendable, BitwiseCopyable {
+    /// IPv4 or IPv6.
     public let family: AddressFamily
     /// The port, 0 for "any".
     public var port: UInt16
