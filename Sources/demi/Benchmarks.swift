@@ -1,3 +1,4 @@
+import CDemikernelBench
 import CDemikernelShims
 import Demikernel
 import Glibc
@@ -8,6 +9,8 @@ struct Benchmark: Sendable {
     var unit = "ns"
     /// What the minimum is to reach, or nil where it is there for comparison.
     var reach: Double?
+    /// What to reach, where that is no number.
+    var note: String?
     /// Measures `repetitions` rounds; answers the cost per operation of each.
     let measure: @Sendable (_ libOS: LibOS, _ repetitions: Int) throws -> [Double]
 
@@ -27,6 +30,12 @@ struct Benchmark: Sendable {
         },
         Benchmark(name: "async.ready", reach: 30, measure: asyncReady),
         Benchmark(name: "async.suspend", reach: 250, measure: asyncSuspend),
+        Benchmark(name: "c.wait-any-invalid-1", measure: calls { dk_bench_wait_any_invalid(1, $0) }),
+        Benchmark(
+            name: "c.wait-any-invalid", note: "<= one token's",
+            measure: calls { dk_bench_wait_any_invalid(Int32(DK_BENCH_TOKENS), $0) }),
+        Benchmark(name: "c.sgaalloc-sgafree.64", measure: calls { dk_bench_allocate_free(64, $0) }),
+        Benchmark(name: "c.push-pop", measure: calls { dk_bench_queue_push_pop(64, $0) }),
     ]
 }
 
@@ -118,6 +127,19 @@ private func queuePushPop(_ libOS: LibOS, _ repetitions: Int) throws -> [Double]
     let queue = try libOS.queue()
     defer { try? libOS.close(queue) }
     return try repeated(repetitions, operations: 20_000) { try pushPopRound(libOS, queue, count: 20_000) }
+}
+
+// MARK: - The C ABI
+
+/// Rounds of `body`, which is C and makes the given number of calls on this thread's libOS, the same one that the others measure; it answers
+/// an errno.
+private func calls(_ body: @escaping @Sendable (_ repetitions: Int32) -> Int32) -> @Sendable (LibOS, Int) throws -> [Double] {
+    { _, repetitions in
+        try repeated(repetitions, operations: 20_000) {
+            let error = body(20_000)
+            guard error == 0 else { throw Failure("the C ABI failed: \(errorText(error))") }
+        }
+    }
 }
 
 // MARK: - Swift tasks
