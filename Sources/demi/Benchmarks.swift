@@ -144,9 +144,8 @@ private func calls(_ body: @escaping @Sendable (_ repetitions: Int32) -> Int32) 
 
 // MARK: - Swift tasks
 
-/// What an await costs when there is nothing to wait for, above the plain call: half of the difference over a push and a pop.
-private func asyncReady(_ libOS: LibOS, _ repetitions: Int) throws -> [Double] {
-    let plain = try queuePushPop(libOS, repetitions).min() ?? 0
+/// A push and a pop through the async surface, neither of which has anything to wait for.
+private func asyncPushPop(_ libOS: LibOS, _ repetitions: Int) throws -> [Double] {
     let rounds = try libOS.run { libOS in
         let queue = try libOS.memoryQueue()
         var samples: [Double] = []
@@ -161,12 +160,20 @@ private func asyncReady(_ libOS: LibOS, _ repetitions: Int) throws -> [Double] {
         }
         return samples
     }
-    return rounds.dropFirst().map { max(0, $0 - plain) / 2 }
+    return Array(rounds.dropFirst())
 }
 
-/// Two tasks that pass one buffer to and fro through two memory queues: each pop suspends. The cost of one hand-over: push, suspend, resume.
+/// What an await costs when there is nothing to wait for, above the plain call: half of the difference over a push and a pop.
+private func asyncReady(_ libOS: LibOS, _ repetitions: Int) throws -> [Double] {
+    let plain = try queuePushPop(libOS, repetitions).min() ?? 0
+    return try asyncPushPop(libOS, repetitions).map { max(0, $0 - plain) / 2 }
+}
+
+/// What one real suspension costs: two tasks pass a buffer to and fro through two memory queues, and each pop suspends its task until the
+/// other's push resumes it. The cost of a hand-over, less that of a push and a pop that have nothing to wait for.
 private func asyncSuspend(_ libOS: LibOS, _ repetitions: Int) throws -> [Double] {
     let count = 5_000
+    let ready = try asyncPushPop(libOS, repetitions).min() ?? 0
     return try libOS.run { libOS in
         let there = try libOS.memoryQueue()
         let back = try libOS.memoryQueue()
@@ -186,7 +193,7 @@ private func asyncSuspend(_ libOS: LibOS, _ repetitions: Int) throws -> [Double]
                 samples.append(Double(monotonicNanoseconds() - start) / Double(2 * count))
             }
             try await group.waitForAll()
-            return Array(samples.dropFirst())
+            return samples.dropFirst().map { max(0, $0 - ready) }
         }
     }
 }
