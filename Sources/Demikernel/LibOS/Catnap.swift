@@ -17,14 +17,15 @@ package struct Catnap: ~Copyable {
     var directPolls: UInt32 = 0
     var files: FileBackend
 
-    /// Marks an event that belongs to no queue.
-    static var notAQueue: UInt64 { .max }
+    /// What events that belong to no queue carry: the mailbox's, and the file engine's.
+    static var mailboxData: UInt64 { .max }
+    static var filesData: UInt64 { .max - 1 }
 
     init(_ configuration: Configuration, wakeDescriptor: Int32) throws(DemikernelError) {
         let blocked = try BlockedQueues(capacity: configuration.descriptors.capacity)
         let epoll = epoll_create1(Int32(EPOLL_CLOEXEC))
         guard epoll >= 0 else { throw DemikernelError(.last, "Catnap needs an epoll descriptor") }
-        guard Self.add(wakeDescriptor, to: epoll, data: Self.notAQueue, events: EPOLLIN.rawValue) else {
+        guard Self.add(wakeDescriptor, to: epoll, data: Self.mailboxData, events: EPOLLIN.rawValue) else {
             let error = Errno.last
             Glibc.close(epoll)
             throw DemikernelError(error, "Catnap cannot watch its event descriptor")
@@ -128,14 +129,17 @@ extension Core {
             return takeEvents(nanoseconds: 0)
         }
         var hasListener = false
-        for place in 0..<catnap.blocked.count {
+        // Backwards: a queue that is settled is replaced by the last, which has had its turn.
+        var place = catnap.blocked.count
+        while place > 0 {
+            place &-= 1
             let index = catnap.blocked[place]
-            guard queues[index].kind == .kernelListener else {
-                wakeFirst(of: index)
-                continue
+            if queues[index].kind == .kernelListener {
+                hasListener = true
+                if !queues[index].flags.contains(.registered) && register(index) { catnap.blocked.unregistered &-= 1 }
+            } else {
+                pollKernelSocket(index, regardless: true)
             }
-            hasListener = true
-            if !queues[index].flags.contains(.registered) && register(index) { catnap.blocked.unregistered &-= 1 }
         }
         // accept4(2) makes a socket before it looks whether there is a connection: a listener's readiness is asked for now and then instead.
         guard hasListener else { return }
@@ -156,8 +160,12 @@ extension Core {
         let count = catnap.events.wait(catnap.epoll, nanoseconds: nanoseconds)
         for position in 0..<count {
             let (data, events) = catnap.events[position]
-            guard data != Catnap.notAQueue else { continue }
-            noteReadiness(index: UInt32(truncatingIfNeeded: data), generation: UInt32(truncatingIfNeeded: data >> 32), events)
+            switch data {
+            case Catnap.mailboxData: mailbox.acknowledge()
+            // The engine's completions are taken by whoever polls it.
+            case Catnap.filesData: break
+            default: noteReadiness(index: UInt32(truncatingIfNeeded: data), generation: UInt32(truncatingIfNeeded: data >> 32), events)
+            }
         }
     }
 
@@ -169,25 +177,21 @@ extension Core {
         if events & (EPOLLRDHUP.rawValue | EPOLLHUP.rawValue | EPOLLERR.rawValue) != 0 {
             queues[index].flags.formUnion([.hangup, .readable, .writable])
         }
-        wakeFirst(of: index)
+        // Run to completion, in the order of the events, and so alike for all.
+        pollKernelSocket(index, regardless: false)
     }
 
-    /// Wakes the operations of a queue that can be tried: the first reader and the first writer.
-    private mutating func wakeFirst(of index: UInt32) {
-        if !queues[index].readers.isEmpty { scheduler.application.wake(queues[index].readers.first) }
-        if !queues[index].writers.isEmpty { scheduler.application.wake(queues[index].writers.first) }
-    }
-
-    /// Puts every blocked queue into the epoll set; each is registered once in its life. What the kernel refuses to watch (out of memory,
-    /// `fs.epoll.max_user_watches`) is tried directly instead.
+    /// Puts every blocked queue into the epoll set; each is registered once in its life, most when they first block. What the kernel refuses
+    /// to watch (out of memory, `fs.epoll.max_user_watches`) is tried directly instead.
     private mutating func registerBlocked() {
         guard catnap.blocked.unregistered > 0 else { return }
-        var refused = 0
-        for place in 0..<catnap.blocked.count where !register(catnap.blocked[place]) {
-            refused += 1
-            wakeFirst(of: catnap.blocked[place])
+        var place = catnap.blocked.count
+        while place > 0 {
+            place &-= 1
+            let index = catnap.blocked[place]
+            guard !queues[index].flags.contains(.registered) else { continue }
+            if register(index) { catnap.blocked.unregistered &-= 1 } else { pollKernelSocket(index, regardless: true) }
         }
-        catnap.blocked.unregistered = refused
     }
 
     private mutating func register(_ index: UInt32) -> Bool {
@@ -204,7 +208,10 @@ extension Core {
     mutating func block(_ index: UInt32) {
         guard queues[index].blockedIndex == Operation.none else { return }
         catnap.blocked.insert(index, in: queues)
-        if !queues[index].flags.contains(.registered) { catnap.blocked.unregistered &+= 1 }
+        guard !queues[index].flags.contains(.registered) else { return }
+        // Among many at once, so that nobody ever has to go through all of them.
+        if catnap.blocked.count > catnap.directPollLimit && register(index) { return }
+        catnap.blocked.unregistered &+= 1
     }
 
     /// After operations of a queue have completed: forgets the queue where none is left, else has the next one tried.

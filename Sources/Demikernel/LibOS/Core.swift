@@ -145,7 +145,6 @@ package struct Core: ~Copyable {
         guard scheduler.application.isEmpty else { return idleTurn() }
         sleepCatnap(nanoseconds: limit == .max ? .max : limit - now)
         let woken = clock.now()
-        mailbox.acknowledge()
         mailboxTurn()
         fireTimers(now: woken)
         runReady()
@@ -170,7 +169,7 @@ package struct Core: ~Copyable {
         case .free: break
         // Pushes and pops of a memory queue complete each other.
         case .memory: break
-        case .kernelStream, .kernelListener, .kernelDatagram: pollKernelSocket(index)
+        case .kernelStream, .kernelListener, .kernelDatagram: pollKernelSocket(index, regardless: true)
         case .kernelFile: pollFile(index)
         }
     }

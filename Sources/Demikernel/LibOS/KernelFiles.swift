@@ -57,7 +57,7 @@ package struct FileBackend: ~Copyable {
     /// Adds the engine's event to an epoll set, once: edge-triggered, so that nobody has to drain it and a sleep after it does sleep.
     mutating func watch(in epoll: Int32) {
         guard !isWatched, isStarted else { return }
-        isWatched = Catnap.add(eventDescriptor, to: epoll, data: Catnap.notAQueue, events: EPOLLIN.rawValue | EPOLLET.rawValue)
+        isWatched = Catnap.add(eventDescriptor, to: epoll, data: Catnap.filesData, events: EPOLLIN.rawValue | EPOLLET.rawValue)
     }
 }
 

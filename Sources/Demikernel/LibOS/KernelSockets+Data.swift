@@ -35,15 +35,21 @@ extension Core {
 
     // MARK: - Polling
 
-    /// Tries what a socket's first reader and first writer are blocked on, and what stands in line behind them.
-    mutating func pollKernelSocket(_ index: UInt32) {
+    /// Tries what a socket's first reader and first writer are blocked on, and what stands in line behind them: after an event what it
+    /// promises, else `regardless` of what events have said.
+    mutating func pollKernelSocket(_ index: UInt32, regardless: Bool) {
         if queues[index].state == .connecting {
             if !queues[index].writers.isEmpty { pollConnect(index, queues[index].writers.first) }
             if queues[index].state == .connecting { return }
         }
-        while !queues[index].writers.isEmpty, pollWriter(index, queues[index].writers.first) {}
-        while !queues[index].readers.isEmpty, pollReader(index, queues[index].readers.first),
-            isWorthTrying(index, .readable) {}
+        var isWorthIt = regardless || isWorthTrying(index, .writable)
+        while !queues[index].writers.isEmpty, isWorthIt, pollWriter(index, queues[index].writers.first) {
+            isWorthIt = isWorthTrying(index, .writable)
+        }
+        isWorthIt = regardless || isWorthTrying(index, .readable)
+        while !queues[index].readers.isEmpty, isWorthIt, pollReader(index, queues[index].readers.first) {
+            isWorthIt = isWorthTrying(index, .readable)
+        }
         settle(index)
     }
 
