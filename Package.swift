@@ -43,10 +43,12 @@ let package = Package(
                 .product(name: "SystemPackage", package: "swift-system"),
             ],
             swiftSettings: strict),
+        // The C ABI as a C program calls it, for `demi bench`.
+        .target(name: "CDemikernelBench", dependencies: ["CDemikernel"]),
         .executableTarget(
             name: "demi",
             dependencies: [
-                "Demikernel", "DemikernelConfiguration",
+                "Demikernel", "DemikernelConfiguration", "DemikernelC", "CDemikernelBench",
                 .product(name: "ArgumentParser", package: "swift-argument-parser"),
                 "CDemikernelShims", .product(name: "Histogram", package: "hdrhistogram-swift"),
             ],

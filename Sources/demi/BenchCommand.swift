@@ -50,7 +50,7 @@ struct BenchCommand: ParsableCommand {
         configuration.wait.spin = .forever
         let libOS = try LibOS(configuration)
         if !json {
-            print(column("benchmark", 22) + column("unit", 8) + column("minimum", -10) + column("median", -10) + column("reach", -14))
+            print(column("benchmark", 22) + column("unit", 8) + column("minimum", -10) + column("median", -10) + column("reach", -16))
         }
         for benchmark in chosen {
             let samples = try benchmark.measure(libOS, repetitions: repetitions)
@@ -68,7 +68,7 @@ struct BenchCommand: ParsableCommand {
         } else {
             print(
                 column(benchmark.name, 22) + column(benchmark.unit, 8) + column(decimal(minimum), -10) + column(decimal(median), -10)
-                    + column(benchmark.reach.map { "<= \(decimal($0))" } ?? "", -14))
+                    + column(benchmark.reach.map { "<= \(decimal($0))" } ?? benchmark.note ?? "", -16))
         }
         fflush(nil)
     }

@@ -1,3 +1,4 @@
+import CDemikernelBench
 import CDemikernelShims
 import Demikernel
 import Glibc
@@ -8,6 +9,8 @@ struct Benchmark: Sendable {
     var unit = "ns"
     /// What the minimum is to reach, or nil where it is there for comparison.
     var reach: Double?
+    /// What to reach, where that is no number.
+    var note: String?
     /// Measures `repetitions` rounds; answers the cost per operation of each.
     let measure: @Sendable (_ libOS: LibOS, _ repetitions: Int) throws -> [Double]
 
@@ -27,6 +30,12 @@ struct Benchmark: Sendable {
         },
         Benchmark(name: "async.ready", reach: 30, measure: asyncReady),
         Benchmark(name: "async.suspend", reach: 250, measure: asyncSuspend),
+        Benchmark(name: "c.wait-any-invalid-1", measure: calls { dk_bench_wait_any_invalid(1, $0) }),
+        Benchmark(
+            name: "c.wait-any-invalid", note: "<= one token's",
+            measure: calls { dk_bench_wait_any_invalid(Int32(DK_BENCH_TOKENS), $0) }),
+        Benchmark(name: "c.sgaalloc-sgafree.64", measure: calls { dk_bench_allocate_free(64, $0) }),
+        Benchmark(name: "c.push-pop", measure: calls { dk_bench_queue_push_pop(64, $0) }),
     ]
 }
 
@@ -120,11 +129,23 @@ private func queuePushPop(_ libOS: LibOS, _ repetitions: Int) throws -> [Double]
     return try repeated(repetitions, operations: 20_000) { try pushPopRound(libOS, queue, count: 20_000) }
 }
 
+// MARK: - The C ABI
+
+/// Rounds of `body`, which is C and makes the given number of calls on this thread's libOS, the same one that the others measure; it answers
+/// an errno.
+private func calls(_ body: @escaping @Sendable (_ repetitions: Int32) -> Int32) -> @Sendable (LibOS, Int) throws -> [Double] {
+    { _, repetitions in
+        try repeated(repetitions, operations: 20_000) {
+            let error = body(20_000)
+            guard error == 0 else { throw Failure("the C ABI failed: \(errorText(error))") }
+        }
+    }
+}
+
 // MARK: - Swift tasks
 
-/// What an await costs when there is nothing to wait for, above the plain call: half of the difference over a push and a pop.
-private func asyncReady(_ libOS: LibOS, _ repetitions: Int) throws -> [Double] {
-    let plain = try queuePushPop(libOS, repetitions).min() ?? 0
+/// A push and a pop through the async surface, neither of which has anything to wait for.
+private func asyncPushPop(_ libOS: LibOS, _ repetitions: Int) throws -> [Double] {
     let rounds = try libOS.run { libOS in
         let queue = try libOS.memoryQueue()
         var samples: [Double] = []
@@ -139,12 +160,20 @@ private func asyncReady(_ libOS: LibOS, _ repetitions: Int) throws -> [Double] {
         }
         return samples
     }
-    return rounds.dropFirst().map { max(0, $0 - plain) / 2 }
+    return Array(rounds.dropFirst())
 }
 
-/// Two tasks that pass one buffer to and fro through two memory queues: each pop suspends. The cost of one hand-over: push, suspend, resume.
+/// What an await costs when there is nothing to wait for, above the plain call: half of the difference over a push and a pop.
+private func asyncReady(_ libOS: LibOS, _ repetitions: Int) throws -> [Double] {
+    let plain = try queuePushPop(libOS, repetitions).min() ?? 0
+    return try asyncPushPop(libOS, repetitions).map { max(0, $0 - plain) / 2 }
+}
+
+/// What one real suspension costs: two tasks pass a buffer to and fro through two memory queues, and each pop suspends its task until the
+/// other's push resumes it. The cost of a hand-over, less that of a push and a pop that have nothing to wait for.
 private func asyncSuspend(_ libOS: LibOS, _ repetitions: Int) throws -> [Double] {
     let count = 5_000
+    let ready = try asyncPushPop(libOS, repetitions).min() ?? 0
     return try libOS.run { libOS in
         let there = try libOS.memoryQueue()
         let back = try libOS.memoryQueue()
@@ -164,7 +193,7 @@ private func asyncSuspend(_ libOS: LibOS, _ repetitions: Int) throws -> [Double]
                 samples.append(Double(monotonicNanoseconds() - start) / Double(2 * count))
             }
             try await group.waitForAll()
-            return Array(samples.dropFirst())
+            return samples.dropFirst().map { max(0, $0 - ready) }
         }
     }
 }

@@ -29,6 +29,8 @@ package struct Core: ~Copyable {
     var sweepCursor = 0
     var lastOffset = 0
     var lastCount = 0
+    /// The object that owns this core (unmanaged), for ``LibOS/current``.
+    var owner: UInt = 0
     /// Whether ``LibOS/run(_:)`` is on the stack.
     var isRunningTasks = false
 

@@ -29,6 +29,7 @@ public final class LibOS {
         executor = LibOSExecutor(mailbox: core.mailbox)
         unsafe pointer = .allocate(capacity: 1)
         unsafe pointer.initialize(to: core)
+        unsafe pointer.pointee.owner = UInt(bitPattern: Unmanaged.passUnretained(self).toOpaque())
         unsafe dk_thread_libos_set(pointer)
     }
 
@@ -41,6 +42,13 @@ public final class LibOS {
         if isOnItsThread { dk_thread_libos_set(nil) }
         unsafe pointer.deinitialize(count: 1)
         unsafe pointer.deallocate()
+    }
+
+    /// The libOS of the calling thread, nil where it has none: for child tasks, which cannot capture it.
+    public static var current: LibOS? {
+        guard let core = unsafe dk_thread_libos_get() else { return nil }
+        guard let owner = unsafe UnsafeRawPointer(bitPattern: core.assumingMemoryBound(to: Core.self).pointee.owner) else { return nil }
+        return unsafe Unmanaged<LibOS>.fromOpaque(owner).takeUnretainedValue()
     }
 
     /// Whether the caller is on the thread that started this libOS.
