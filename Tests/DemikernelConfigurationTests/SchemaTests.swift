@@ -113,7 +113,7 @@ struct SchemaTests {
             #expect(error.description == message)
             #expect(error.errno == .invalidArgument)
         }
-        try check("heap.limit: expected a size in bytes, KiB, MiB or GiB from 2MiB to 16TiB, found \"-1\"") { $0.heap.limit = -1 }
+        try check("heap.limit: expected a size in bytes, KiB, MiB or GiB from 2MiB to 256GiB, found \"-1\"") { $0.heap.limit = -1 }
         try check("wait.spin: expected a time in us, ms or s from 0 to 3600s, or forever, found \"-1.0 seconds\"") { $0.wait.spin = .atMost(.seconds(-1)) }
         try check("catnap.receive_size: expected at most catnap.receive_size_maximum (64), found 4096") { $0.catnap.receiveSizeMaximum = 64 }
         var unbounded = Configuration()

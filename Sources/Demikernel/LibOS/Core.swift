@@ -217,7 +217,7 @@ package struct Core: ~Copyable {
     @inline(__always)
     mutating func begin(_ kind: OperationKind, on index: UInt32) throws(DemikernelError) -> UInt32 {
         guard let slot = operations.insert(kind, queue: index) else {
-            throw DemikernelError(.noMemory, "too many operations are pending: wait for some, or raise limits.operations")
+            throw DemikernelError(.noMemory, "too many operations are pending: wait for some, or raise operations.capacity")
         }
         return slot
     }

@@ -26,7 +26,7 @@ extension Configuration {
     package static let settings: [ConfigurationSetting] = [
         .name("libos", \.libOS, "The libOS, by its name in the registry; demi doctor lists what this build has."),
 
-        .size("heap.limit", \.heap.limit, 2 << 20...16 << 40,
+        .size("heap.limit", \.heap.limit, 2 << 20...256 << 30,
             "The most that the DMA-capable heap grows to. It grows by whole groups of 2 MiB; a remainder is not used."),
         .choice("heap.huge_pages", \.heap.hugePages,
             "Whether the heap lies on huge pages of 2 MiB. With require, starting fails where the system grants none."),
@@ -44,7 +44,7 @@ extension Configuration {
         .count("operations.capacity", \.operations.capacity, 64...262_144, unit: "operations",
             "The most operations in flight at any one time."),
 
-        .count("descriptors.capacity", \.descriptors.capacity, 16...1 << 20, unit: "descriptors",
+        .count("descriptors.capacity", \.descriptors.capacity, 16...262_144, unit: "descriptors",
             "The most queue descriptors open at any one time."),
 
         .choice("clock.tsc", \.clock.tsc,

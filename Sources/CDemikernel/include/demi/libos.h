@@ -137,7 +137,7 @@ int demi_push(demi_qtoken_t *qt_out, int qd, const demi_sgarray_t *sga) DEMI_NON
 /**
  * Submits a push of one datagram to `dest`; as `demi_push` otherwise. `size` as in `demi_bind`. An unbound socket gets a local port.
  *
- * Returns: 0, and the token. What `demi_push` answers but ENOTCONN, and EINVAL: wrong size. ENOTSOCK. ENOTSUP: not a UDP socket. EAFNOSUPPORT.
+ * Returns: 0, and the token. What `demi_push` answers but ENOTCONN, and EINVAL: wrong size. ENOTSUP: not a UDP socket. EAFNOSUPPORT.
  * Complexity: constant.
  */
 int demi_pushto(demi_qtoken_t *qt_out, int sockqd, const demi_sgarray_t *sga, const struct sockaddr *dest, socklen_t size)
@@ -188,14 +188,14 @@ int demi_open(int *qd_out, const char *path, int flags) DEMI_NONNULL(1, 2);
 int demi_creat(int *qd_out, const char *path, mode_t mode) DEMI_NONNULL(1, 2);
 
 /**
- * Moves a file's cursor: `whence` is SEEK_SET, SEEK_CUR or SEEK_END. Pops that are pending already are not affected.
+ * Moves a file's cursor: `whence` is SEEK_SET, SEEK_CUR or SEEK_END. EBUSY while a pop is pending.
  *
  * Returns: 0. EBADF. ESPIPE: not a file. EINVAL: another `whence`, a position before the start. ENOSYS. Complexity: constant.
  */
 int demi_lseek(int qd, off_t offset, int whence);
 
 /**
- * Sets a file's length; a shorter file loses its end, a longer one gains zeros. The cursor stays.
+ * Sets a file's length; a shorter file loses its end, a longer one gains zeros. A cursor behind the new end moves to it. EBUSY while a push is pending.
  *
  * Returns: 0. EBADF. EINVAL: not a file, `length` negative, not open for writing. EFBIG, EIO. ENOSYS.
  */

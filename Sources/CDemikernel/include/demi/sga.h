@@ -13,7 +13,7 @@ extern "C" {
  *
  * Returns: the array, which the caller owns and gives back with `demi_sgafree`; all zero when `size` is 0, when the heap is exhausted, when
  * `size` is more than it can ever hold, and on a thread without a libOS. The bytes are not initialised.
- * Complexity: constant up to 64 KiB; above that, linear in the 64 KiB spans it takes.
+ * Complexity: constant up to 64 KiB; above that, linear in the superblocks of 256 KiB that it takes.
  */
 demi_sgarray_t demi_sgaalloc(size_t size);
 

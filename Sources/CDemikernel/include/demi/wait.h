@@ -31,7 +31,8 @@ int demi_wait(demi_qresult_t *qr_out, demi_qtoken_t qt, const struct timespec *t
  * Later tokens are not starved by earlier ones. Only the one token is used up; its offset goes to `ready_offset`, so that the caller puts
  * the next operation's token in its place.
  *
- * Returns: 0. EINVAL: a NULL pointer, `num_qts` below 1, an unknown token among them (none is used up then), a bad timeout. ETIMEDOUT. ENOSYS.
+ * Returns: 0. EINVAL: a NULL pointer, `num_qts` below 1, a bad timeout, or a token that names no operation: at once where it stands first,
+ * else when the call has nothing to hand out (of more than 4,096 tokens a zero timeout checks 64). None is used up then. ETIMEDOUT. ENOSYS.
  * Complexity: amortised constant over calls with the same, re-armed array; linear in `num_qts` when the array is new.
  */
 int demi_wait_any(demi_qresult_t *qr_out, int *ready_offset, const demi_qtoken_t qts[], int num_qts,
