@@ -94,7 +94,8 @@ extension Core {
     /// Completions are handed out in the order in which they came about, so that no token starves. Each operation remembers the offset at
     /// which its token was seen last, so a wait over an array of which one token was replaced, moved to the hole, or appended takes
     /// constant time whatever the array's length. Only a completion whose token has moved otherwise is searched for, once; and the array is
-    /// checked for tokens that name no operation a piece at a time while nothing happens.
+    /// checked for tokens that name no operation a piece at a time while nothing happens, also where the wait sleeps: a long array must not
+    /// cost each wait that sleeps a look at all of it.
     ///
     /// Throws EINVAL where `tokens` is empty or a token names no operation; ETIMEDOUT.
     @inline(__always)
@@ -126,6 +127,8 @@ extension Core {
 
     /// How many tokens of the array one idle turn checks.
     private static var sweepLength: Int { 64 }
+    /// How long a wait sleeps, in nanoseconds, before it goes on checking; twice as many tokens each time, so that a million take 14 sleeps.
+    private static var sweepInterval: UInt64 { 10_000_000 }
     /// Arrays up to this length are checked whole before a wait gives up.
     private static var sweepWholeLength: Int { 4096 }
 
@@ -133,6 +136,7 @@ extension Core {
     private mutating func waitAnySlowly(_ tokens: Span<QToken>, timeout: UInt64?) throws(DemikernelError) -> Int {
         let deadline = deadline(after: timeout)
         var swept = 0
+        var sweepLength = Self.sweepLength
         // Completions that an earlier wait found to be elsewhere may stand in this array: each call looks a little further.
         if completions.parkedCount > 0, let offset = try sweep(tokens, length: 4) { return found(offset) }
         while true {
@@ -142,7 +146,7 @@ extension Core {
             let isLastChance = deadline.time == 0 || hasPassed(deadline)
             if swept < tokens.count {
                 let isWhole = completions.parkedCount > 0 || tokens.count <= Self.sweepWholeLength
-                let length = isLastChance && isWhole ? tokens.count : Self.sweepLength
+                let length = isLastChance && isWhole ? tokens.count : sweepLength
                 if let offset = try sweep(tokens, length: length) { return found(offset) }
                 swept += length
             }
@@ -151,7 +155,14 @@ extension Core {
                 if let offset = takeNew(tokens) { return found(offset) }
                 throw .timedOut
             }
-            if swept < tokens.count { idleTurn() } else { pause(until: deadline) }
+            if swept >= tokens.count {
+                pause(until: deadline)
+            } else if completions.parkedCount > 0 || spin == .max {
+                // What is parked may stand in the part of the array that has not been looked at.
+                idleTurn()
+            } else if pause(until: Deadline(time: min(deadline.time, clock.now() &+ Self.sweepInterval))) {
+                sweepLength &*= 2
+            }
         }
     }
 
@@ -175,6 +186,7 @@ extension Core {
     /// Checks the next `length` tokens, going round; answers the offset of one that has completed. Throws EINVAL for one that names no
     /// operation.
     private mutating func sweep(_ tokens: Span<QToken>, length: Int) throws(DemikernelError) -> Int? {
+        sweptCount &+= UInt64(min(length, tokens.count))
         for _ in 0..<min(length, tokens.count) {
             if sweepCursor >= tokens.count { sweepCursor = 0 }
             let token = tokens[sweepCursor]
@@ -196,15 +208,20 @@ extension Core {
     }
 
     /// Lets time pass until something may have completed: spins for as long as the configuration says since something last did, then sleeps
-    /// on the devices' file descriptors.
-    mutating func pause(until deadline: Deadline) {
-        // A deadline of now polls once; a fast path that always spins never sleeps.
-        guard deadline.time != 0, spin != .max else { return idleTurn() }
-        // While a background task beside the fast path is ready there is work to do.
-        guard scheduler.backgroundReadyCount <= 1, hasSpunEnough() else { return idleTurn() }
+    /// on the devices' file descriptors. Answers whether it slept.
+    @discardableResult
+    mutating func pause(until deadline: Deadline) -> Bool {
+        // A deadline of now polls once; a fast path that always spins never sleeps. While a background task beside the fast path is ready
+        // there is work to do.
+        guard deadline.time != 0, spin != .max, scheduler.backgroundReadyCount <= 1, hasSpunEnough() else {
+            idleTurn()
+            return false
+        }
         let before = completedCount
         runReady()
-        if completedCount == before { sleep(until: deadline.time) }
+        guard completedCount == before else { return false }
+        sleep(until: deadline.time)
+        return true
     }
 
     /// Whether nothing has completed for as long as the configuration wants spinning.

@@ -27,6 +27,8 @@ package struct Core: ~Copyable {
     private var calls: UInt32 = 0
     /// Where `waitAny` goes on checking its array.
     var sweepCursor = 0
+    /// How many tokens it has checked so since the start.
+    var sweptCount: UInt64 = 0
     var lastOffset = 0
     var lastCount = 0
     /// The object that owns this core (unmanaged), for ``LibOS/current``.

@@ -50,6 +50,20 @@ import Testing
         #expect(share < 20)
     }
 
+    @Test func `a wait that sleeps looks at a part of its array, however long that is`() throws {
+        let libOS = try smallLibOS(operations: 16_384, spin: .atMost(.zero))
+        let queue = try libOS.queue()
+        var tokens = [try libOS.timer(after: .milliseconds(1))]
+        for _ in 0..<10_000 { tokens.append(try libOS.pop(queue)) }
+        let before = libOS.core.sweptCount
+        for _ in 0..<100 {
+            let offset = try libOS.waitAny(tokens).offset
+            #expect(offset == 0)
+            tokens[0] = try libOS.timer(after: .milliseconds(1))
+        }
+        #expect(libOS.core.sweptCount - before <= 100 * 500)
+    }
+
     @Test func `a wake from another thread ends the sleep`() throws {
         let libOS = try smallLibOS(spin: .atMost(.zero))
         let waker = libOS.waker

@@ -183,7 +183,7 @@ import Testing
         #expect(libOS.core.operations.count == length)
     }
 
-    @Test func `a token that names nothing is reported in a long array too, before the wait sleeps`() throws {
+    @Test func `a token that names nothing is reported in a long array too, though the wait sleeps`() throws {
         let libOS = try smallLibOS(operations: 16_384, spin: .atMost(.zero))
         let queue = try libOS.queue()
         var array = try (0..<10_000).map { _ in try libOS.pop(queue) }
