@@ -82,13 +82,15 @@ package struct BlockedQueues: ~Copyable {
     }
 }
 
-/// What `epoll_wait` fills.
+/// What `epoll_wait` fills, and what of it has not been looked at yet.
 ///
-/// Invariant: `storage` holds `capacity` events.
+/// Invariant: `storage` holds `capacity` events, of which those from `next` up to `count` came with the last call and are still to be taken.
 @safe
 package struct EventBuffer: ~Copyable {
     private let storage: UnsafeMutablePointer<epoll_event>
     let capacity: Int
+    private var next = 0
+    private var count = 0
 
     init(capacity: Int) {
         self.capacity = capacity
@@ -98,22 +100,29 @@ package struct EventBuffer: ~Copyable {
 
     deinit { unsafe storage.deallocate() }
 
-    /// Waits for events for at most `nanoseconds` (`.max` is for ever, 0 polls); answers how many came. Interruption counts as none.
-    mutating func wait(_ epoll: Int32, nanoseconds: UInt64) -> Int {
-        let count: Int32
-        switch nanoseconds {
-        case 0: count = unsafe Int32(truncatingIfNeeded: dk_epoll_poll(epoll, storage, Int32(capacity)))
-        case .max: count = unsafe epoll_wait(epoll, storage, Int32(capacity), -1)
-        default:
-            var timeout = timespec(tv_sec: Int(nanoseconds / 1_000_000_000), tv_nsec: Int(nanoseconds % 1_000_000_000))
-            count = unsafe epoll_pwait2(epoll, storage, Int32(capacity), &timeout, nil)
-        }
-        return Int(max(0, count))
+    var isEmpty: Bool { @inline(__always) get { next == count } }
+
+    /// Takes the next event: the data that the descriptor was added with, and what happened to it.
+    @inline(__always)
+    mutating func popFirst() -> (data: UInt64, events: UInt32)? {
+        guard next < count else { return nil }
+        next &+= 1
+        return unsafe (storage[next &- 1].data.u64, storage[next &- 1].events)
     }
 
-    /// The queue and what happened to it; the queue is the data that the descriptor was added with.
-    subscript(position: Int) -> (data: UInt64, events: UInt32) {
-        unsafe (storage[position].data.u64, storage[position].events)
+    /// Waits for events for at most `nanoseconds` (`.max` is for ever, 0 polls). All that came before were taken. Interruption counts as none.
+    mutating func wait(_ epoll: Int32, nanoseconds: UInt64) {
+        assert(isEmpty)
+        let result: Int32
+        switch nanoseconds {
+        case 0: result = unsafe Int32(truncatingIfNeeded: dk_epoll_poll(epoll, storage, Int32(capacity)))
+        case .max: result = unsafe epoll_wait(epoll, storage, Int32(capacity), -1)
+        default:
+            var timeout = timespec(tv_sec: Int(nanoseconds / 1_000_000_000), tv_nsec: Int(nanoseconds % 1_000_000_000))
+            result = unsafe epoll_pwait2(epoll, storage, Int32(capacity), &timeout, nil)
+        }
+        next = 0
+        count = Int(max(0, result))
     }
 }
 
@@ -123,6 +132,7 @@ extension Core {
     /// One poll of the kernel devices.
     mutating func pollCatnap() {
         if catnap.files.inFlight > 0 { reapFiles() }
+        guard catnap.events.isEmpty else { return takeBufferedEvents() }
         guard catnap.blocked.count > 0 else { return }
         guard catnap.blocked.count <= catnap.directPollLimit else {
             registerBlocked()
@@ -156,10 +166,17 @@ extension Core {
         if catnap.files.inFlight > 0 { reapFiles() }
     }
 
+    /// Waits for events where all earlier ones were taken, and takes them until an operation has completed.
     private mutating func takeEvents(nanoseconds: UInt64) {
-        let count = catnap.events.wait(catnap.epoll, nanoseconds: nanoseconds)
-        for position in 0..<count {
-            let (data, events) = catnap.events[position]
+        if catnap.events.isEmpty { catnap.events.wait(catnap.epoll, nanoseconds: nanoseconds) }
+        takeBufferedEvents()
+    }
+
+    /// Takes events that came with an earlier system call until an operation has completed: the application answers one request before the
+    /// next is read, so that its peer need not wait for the whole batch.
+    mutating func takeBufferedEvents() {
+        let before = completedCount
+        while completedCount == before, let (data, events) = catnap.events.popFirst() {
             switch data {
             case Catnap.mailboxData: mailbox.acknowledge()
             // The engine's completions are taken by whoever polls it.

@@ -108,6 +108,7 @@ extension Core {
             noteOffset(tokens.count &- 1, in: tokens)
         }
         runReady()
+        if completions.nextNew == nil, !catnap.events.isEmpty { takeBufferedEvents() }
         if completions.parkedCount == 0, let slot = completions.nextNew {
             let hint = Int(operations[slot].hint)
             if hint < tokens.count, tokens[hint] == operations.token(of: slot) {
