@@ -15,6 +15,8 @@ package struct Catnap: ~Copyable {
     let directPollLimit: Int
     /// Direct polls since the start, to ask the epoll set now and then.
     var directPolls: UInt32 = 0
+    /// Where the direct polls have got to among the blocked queues.
+    var directCursor = 0
     var files: FileBackend
 
     /// What events that belong to no queue carry: the mailbox's, and the file engine's.
@@ -139,11 +141,13 @@ extension Core {
             return takeEvents(nanoseconds: 0)
         }
         var hasListener = false
-        // Backwards: a queue that is settled is replaced by the last, which has had its turn.
-        var place = catnap.blocked.count
-        while place > 0 {
-            place &-= 1
-            let index = catnap.blocked[place]
+        // Going round, and until an operation has completed: the application answers one request before the next is read.
+        let before = completedCount
+        var left = catnap.blocked.count
+        while left > 0, completedCount == before, catnap.blocked.count > 0 {
+            left &-= 1
+            catnap.directCursor = catnap.directCursor &+ 1 < catnap.blocked.count ? catnap.directCursor &+ 1 : 0
+            let index = catnap.blocked[catnap.directCursor]
             if queues[index].kind == .kernelListener {
                 hasListener = true
                 if !queues[index].flags.contains(.registered) && register(index) { catnap.blocked.unregistered &-= 1 }

@@ -168,6 +168,13 @@ public final class LibOS {
         Completion(try core.wait(token, timeout: timeout?.nanosecondsClamped))
     }
 
+    /// Takes the completion of an operation that has completed already, as most pushes have when they are submitted; nil where it is still
+    /// pending. Polls nothing. Throws EINVAL for a token that names no operation. Complexity: O(1).
+    public func takeIfComplete(_ token: QToken) throws(DemikernelError) -> Completion? {
+        guard core.operations.contains(token) else { throw .unknownToken }
+        return hasCompleted(token) ? takeCompleted(token) : nil
+    }
+
     /// Waits until one of the operations has completed: the one that did first. Throws EINVAL where there are none or a token names no
     /// operation, ETIMEDOUT. Complexity: O(1) where tokens are replaced in place, moved into a hole or appended; see `Core.waitAny`.
     public func waitAny(_ tokens: Span<QToken>, timeout: Duration? = nil) throws(DemikernelError) -> Completion {
