@@ -163,7 +163,10 @@ extension Core {
 
     /// Sleeps on the epoll set.
     mutating func sleepCatnap(nanoseconds: UInt64) {
+        let before = completedCount
         registerBlocked()
+        // What the kernel refused to watch was tried, and may have completed: no time to sleep.
+        guard completedCount == before else { return }
         catnap.files.watch(in: catnap.epoll)
         // Queues that cannot be watched have to be looked at now and then.
         takeEvents(nanoseconds: catnap.blocked.unregistered > 0 ? min(nanoseconds, 1_000_000) : nanoseconds)

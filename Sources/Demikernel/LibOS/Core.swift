@@ -89,7 +89,8 @@ package struct Core: ~Copyable {
         if calls & 63 == 0 { runBackground(now: clock.now()) }
     }
 
-    /// A turn of a waiting call, polling the devices: application tasks first, then one background task, then what is due.
+    /// A turn of a waiting call, which has run the ready tasks: one background task, mostly the device's fast path, then what other threads
+    /// ask for and what is due, then the tasks that all this has made ready.
     mutating func idleTurn() {
         let now = clock.now()
         runBackground(now: now)
