@@ -47,21 +47,10 @@ import Glibc
     }
 
     @inline(__always)
-    private borrowing func take(_ byteCount: Int, _ unit: UInt32) -> UnsafeMutableRawPointer? {
-        let shift = HeapGeometry.shift(for: byteCount)
-        if shift <= HeapGeometry.largestShift {
-            let number = shift &- HeapGeometry.smallestShift
-            let slot = unsafe state.pointee.hot + number
-            if let object = unsafe slot.pointee {
-                unsafe slot.pointee = nil
-                let superblock = unsafe Superblock(of: object)
-                unsafe superblock.record(superblock.index(of: object)).pointee.references = unit
-                return unsafe object
-            }
-            if let object = unsafe state.pointee.fast[unchecked: number].take(unit) { return unsafe object }
-        }
-        return unsafe state.pointee.allocateSlow(byteCount, unit)
-    }
+    private borrowing func take(_ byteCount: Int, _ unit: UInt32) -> UnsafeMutableRawPointer? { unsafe reference.take(byteCount, unit) }
+
+    /// The heap, for what allocates from it and does not own it.
+    @inline(__always) package var reference: HeapReference { unsafe HeapReference(state) }
 
     static var exhausted: DemikernelError { DemikernelError(.noMemory, "the heap is exhausted") }
     static var negativeSize: DemikernelError { DemikernelError(.invalidArgument, "a buffer's size is negative or too large") }
