@@ -262,9 +262,7 @@ package struct Core: ~Copyable {
         let index = operations[slot].queue
         switch operations[slot].kind {
         case .accept, .pop: completeReader(index, slot, errno: Errno.canceled.rawValue)
-        case .push:
-            completeWriter(index, slot, errno: Errno.canceled.rawValue)
-            if queues[index].kind == .kernelStream { finishShutdown(index) }
+        case .push: cancelPush(index, slot)
         case .connect:
             abandonConnect(index)
             completeWriter(index, slot, errno: Errno.canceled.rawValue)
