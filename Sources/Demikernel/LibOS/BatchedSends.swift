@@ -26,7 +26,7 @@ package struct BatchedSends: ~Copyable {
     /// Pushes that are deferred.
     private(set) var count = 0
     /// Pushes still to be sent at once.
-    private var pause: UInt32 = 0
+    var pause: UInt32 = 0
     /// When the first push of the batch was deferred.
     private var began: UInt64 = 0
     /// Batches that were sent in one system call since the start.

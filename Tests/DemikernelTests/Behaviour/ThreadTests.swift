@@ -214,7 +214,7 @@ private func lowestFreeDescriptor() -> Int {
 }
 
 /// Runs `body` while the process can open no file.
-private func withoutFileDescriptors(_ body: () throws -> Void) throws {
+func withoutFileDescriptors(_ body: () throws -> Void) throws {
     let before = fileLimit()
     setFileLimit(lowestFreeDescriptor())
     defer { setFileLimit(before) }
