@@ -42,7 +42,7 @@ extension Core {
             let slot = try begin(.push, on: index)
             operations[slot].segments = segments
             operations[slot].progress = 0
-            submitWriter(index, slot)
+            submitStream(index, slot)
             return slot
         case .kernelDatagram: return try pushDatagram(index, segments, to: address)
         case .kernelListener, .free: throw .notConnected(.listening)

@@ -24,7 +24,7 @@ package struct Core: ~Copyable {
     var lastProgress: UInt64 = 0
     private var lastProgressCount: UInt64 = 0
     /// Calls since the start, to poll the devices now and then in programs that submit without waiting.
-    private var calls: UInt32 = 0
+    var calls: UInt32 = 0
     /// Where `waitAny` goes on checking its array.
     var sweepCursor = 0
     /// How many tokens it has checked so since the start.
@@ -262,9 +262,7 @@ package struct Core: ~Copyable {
         let index = operations[slot].queue
         switch operations[slot].kind {
         case .accept, .pop: completeReader(index, slot, errno: Errno.canceled.rawValue)
-        case .push:
-            completeWriter(index, slot, errno: Errno.canceled.rawValue)
-            if queues[index].kind == .kernelStream { finishShutdown(index) }
+        case .push: cancelPush(index, slot)
         case .connect:
             abandonConnect(index)
             completeWriter(index, slot, errno: Errno.canceled.rawValue)

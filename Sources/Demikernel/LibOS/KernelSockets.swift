@@ -208,7 +208,8 @@ extension Core {
         guard queues[index].kind == .kernelStream, queues[index].state == .connected else {
             throw DemikernelError(.socketNotConnected, "the socket is not connected")
         }
-        // Pushed data precedes the end of the stream: what waits for room in the kernel's buffer goes first.
+        // Pushed data precedes the end of the stream: what waits for others goes at once, what waits for room in the kernel's buffer first.
+        sendDeferred(of: index)
         if direction != .receive { queues[index].flags.insert(.sendShutdown) }
         if direction != .receive && !queues[index].writers.isEmpty {
             if direction == .both { _ = Glibc.shutdown(queues[index].fileDescriptor, Int32(SHUT_RD)) }
@@ -230,6 +231,7 @@ extension Core {
         submissionTurn()
         guard let index = queues.index(of: descriptor) else { throw .badDescriptor }
         if queues[index].kind == .kernelFile { return closeFile(index) }
+        sendDeferred(of: index)
         cancelAll(index, errno: Errno.canceled.rawValue)
         settle(index)
         if queues[index].fileDescriptor >= 0 { Glibc.close(queues[index].fileDescriptor) }
@@ -258,6 +260,7 @@ extension Core {
     /// The kernel's descriptor behind a socket, for its options. Throws EBADF, ENOTSOCK.
     package mutating func kernelSocket(_ descriptor: QueueDescriptor) throws(DemikernelError) -> Int32 {
         let index = try socketIndex(descriptor)
+        sendDeferred(of: index)
         return queues[index].fileDescriptor
     }
 }
