@@ -48,9 +48,9 @@ package struct RoundTripEstimator: BitwiseCopyable, Sendable {
 
     @inline(__always) package var hasSample: Bool { smoothedTimes8 != 0 }
     /// SRTT in nanoseconds; 0 before the first sample.
-    @inline(__always) package var smoothed: UInt64 { UInt64(smoothedTimes8) &* Self.unit &>> 3 }
+    @inline(__always) package var smoothed: UInt64 { (UInt64(smoothedTimes8) &* Self.unit) &>> 3 }
     /// RTTVAR in nanoseconds.
-    @inline(__always) package var variation: UInt64 { UInt64(variationTimes4) &* Self.unit &>> 2 }
+    @inline(__always) package var variation: UInt64 { (UInt64(variationTimes4) &* Self.unit) &>> 2 }
     /// The shortest round trip of the last 9 to 17 seconds in which there were samples; 0 before the first.
     @inline(__always) package var minimum: UInt64 {
         let shortest = min(least, leastBefore)
