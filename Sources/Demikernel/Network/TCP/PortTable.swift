@@ -32,9 +32,12 @@ struct PortTable: ~Copyable {
     private let hash: KeyedHash
 
     init(maximum: Int, hash: KeyedHash) throws(DemikernelError) {
-        uses = try MappedMemory(count: 65_536)
-        addresses = try ConnectionTable(maximum: maximum)
-        entries = try Slab(capacity: maximum)
+        let uses = try MappedMemory<Use>(count: 65_536)
+        let addresses = try ConnectionTable(maximum: maximum)
+        let entries = try Slab<Entry>(capacity: maximum)
+        self.uses = uses
+        self.addresses = addresses
+        self.entries = entries
         self.hash = hash
     }
 

@@ -114,7 +114,7 @@ extension TCP {
     }
 }
 
-extension Connection {
+extension TCPConnection {
     mutating func shutdownSend(_ shared: inout TCPShared, ip: inout NetworkLayer, now: UInt64) {
         guard !flags.contains(.sendIsShut) else { return }
         switch state {

@@ -2,7 +2,7 @@
 // bounded, each by itself. Beyond the first, SYNs are answered with cookies and nothing is kept.
 
 /// Who listens on a port.
-struct Listener: BitwiseCopyable {
+struct TCPListener: BitwiseCopyable {
     /// Its entry in the table of ports.
     var port: UInt32
     var tag: UInt32
@@ -42,7 +42,7 @@ extension TCP {
         guard ports[entry].listener == PortTable.Entry.none else {
             throw DemikernelError(.addressInUse, "another socket listens on this address and port")
         }
-        let listener = Listener(
+        let listener = TCPListener(
             port: entry, tag: tag, backlog: UInt32(min(backlog, shared.configuration.maximumBacklog)), options: options)
         guard let key = listeners.insert(listener) else {
             ports.unbind(entry)
@@ -96,7 +96,7 @@ extension TCP {
 
     // MARK: - Queues
 
-    mutating func link(_ slot: UInt32, to list: WritableKeyPath<Listener, ConnectionList>, of listener: UInt32) {
+    mutating func link(_ slot: UInt32, to list: WritableKeyPath<TCPListener, ConnectionList>, of listener: UInt32) {
         let last = listeners[unchecked: listener][keyPath: list].last
         connections[unchecked: slot].queuePrevious = last
         connections[unchecked: slot].queueNext = ConnectionList.none
@@ -109,7 +109,7 @@ extension TCP {
         listeners[unchecked: listener][keyPath: list].count += 1
     }
 
-    mutating func unlink(_ slot: UInt32, from list: WritableKeyPath<Listener, ConnectionList>, of listener: UInt32) {
+    mutating func unlink(_ slot: UInt32, from list: WritableKeyPath<TCPListener, ConnectionList>, of listener: UInt32) {
         let next = connections[unchecked: slot].queueNext
         let previous = connections[unchecked: slot].queuePrevious
         if previous == ConnectionList.none {
@@ -214,7 +214,7 @@ extension TCP {
         let settings = shared.configuration
         let asked = segment.options
         var answer = TCPOptions(maximumSegmentSize: path.mtu &- UInt16(path.headerBytes + 20))
-        let receiveLimit = Connection.receiveLimit(listeners[unchecked: listener].options, settings)
+        let receiveLimit = TCPConnection.receiveLimit(listeners[unchecked: listener].options, settings)
         let stamps = settings.timestamps ? asked.timestamps : nil
         let cookie = shared.cookies.make(
             for: tuple, peerSequence: segment.sequence, segmentSize: asked.maximumSegmentSize ?? (path.isIPv4 ? 536 : 1_220), now: now)
@@ -225,7 +225,7 @@ extension TCP {
             answer.timestamps = TCPTimestamps(
                 value: SYNCookie.encode(windowScale: scale, sackPermitted: sack, ecn: false, in: clock), echo: stamps.value)
             answer.sackPermitted = sack
-            if scale != nil { answer.windowScale = Connection.scale(for: receiveLimit) }
+            if scale != nil { answer.windowScale = TCPConnection.scale(for: receiveLimit) }
         }
         let header = TCPHeader(
             sourcePort: tuple.localPort, destinationPort: tuple.remotePort, sequenceNumber: cookie,

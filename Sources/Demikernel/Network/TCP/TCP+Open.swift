@@ -1,6 +1,6 @@
 // Handshakes: active, passive and simultaneous opens. RFC 9293, sections 3.5 and 3.10.7.3.
 
-extension Connection {
+extension TCPConnection {
     /// What a SYN, or a SYN-ACK, says: numbers, window, options.
     mutating func takeSYN(_ segment: ArrivingSegment, _ settings: TCPConfiguration, now: UInt64) {
         initialReceiveSequence = segment.sequence

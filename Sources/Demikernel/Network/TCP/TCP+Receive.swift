@@ -28,7 +28,7 @@ struct ArrivingSegment: BitwiseCopyable {
     var sequenceLength: UInt32 { length &+ (flags.contains(.syn) ? 1 : 0) &+ (flags.contains(.fin) ? 1 : 0) }
 }
 
-extension Connection {
+extension TCPConnection {
     @inline(__always)
     func isOf(_ tuple: ConnectionTuple) -> Bool {
         (path.source.low ^ tuple.local.low) | (path.destination.low ^ tuple.remote.low) | (path.source.high ^ tuple.local.high)

@@ -1,6 +1,6 @@
 // Resets, sent and received: RFC 9293, section 3.5.2; RFC 5961, sections 3 and 4.
 
-extension Connection {
+extension TCPConnection {
     /// Second, check the RST bit. Its sequence number is in the window.
     mutating func receiveReset(
         _ segment: ArrivingSegment, _ shared: inout TCPShared, ip: inout NetworkLayer, events: inout SocketEvents, now: UInt64

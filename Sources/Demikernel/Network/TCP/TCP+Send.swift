@@ -1,6 +1,6 @@
 // Segments out: how much of the queue goes now (RFC 9293, sections 3.7.4 and 3.8.6.2.1; RFC 5681), and what a segment looks like.
 
-extension Connection {
+extension TCPConnection {
     /// Payload up to this many bytes is copied behind its header: cheaper than a second slice with its reference.
     private static var copiedMaximum: Int { 512 }
 

@@ -126,7 +126,7 @@ extension TCP {
         // RFC 6191, section 2; RFC 9293, section 3.4.1: beyond everything that the predecessor sent.
         if let after, initial <= after { initial = after + 0x2_0000 }
         let offset = shared.sequences.timestampOffset(for: tuple)
-        let connection = Connection(path, tuple, options, shared.configuration, initialSequence: initial, timestampOffset: offset)
+        let connection = TCPConnection(path, tuple, options, shared.configuration, initialSequence: initial, timestampOffset: offset)
         guard let key = connections.insert(connection) else { return nil }
         guard table.insert(code(tuple), slot: key.slot) else {
             _ = connections.remove(unchecked: key.slot)

@@ -54,7 +54,7 @@ extension TCP {
     }
 }
 
-extension Connection {
+extension TCPConnection {
     /// Puts the connection into the list of those that have something to do when the burst ends.
     @inline(__always)
     mutating func joinPending(_ shared: inout TCPShared) {

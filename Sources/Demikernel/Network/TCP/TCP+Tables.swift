@@ -9,7 +9,7 @@ struct TCPShared: ~Copyable {
     var counters = TCPCounters()
     var timers: TimerWheel<UInt32>
     var random: NetworkRandom
-    /// Connections that have something to do when the burst ends: a list through `Connection.nextPending`.
+    /// Connections that have something to do when the burst ends: a list through `TCPConnection.nextPending`.
     var pending = TCPShared.endOfPending
     /// Answers to strangers that may still be sent in this second. RFC 5961, section 7.
     var answersLeft: Int
@@ -48,8 +48,8 @@ struct TCPShared: ~Copyable {
 /// Nothing here reads a clock or draws a number: `now`, in nanoseconds, comes with each call, chance with the first. Nothing is linear in the
 /// number of connections, and nothing is allocated for a segment but its packet.
 package struct TCP: ~Copyable {
-    var connections: Slab<Connection>
-    var listeners: Slab<Listener>
+    var connections: Slab<TCPConnection>
+    var listeners: Slab<TCPListener>
     var timeWaits: TimeWaitTable
     /// Connections by their hash, and those in TIME_WAIT, which have `timeWaitBit`.
     var table: ConnectionTable
@@ -61,30 +61,28 @@ package struct TCP: ~Copyable {
     /// A TCP without connections. Throws EINVAL for settings that cannot be, ENOMEM where there is no address space for the tables.
     package init(_ configuration: TCPConfiguration, heap: HeapReference, entropy: NetworkEntropy, now: UInt64) throws(DemikernelError) {
         try configuration.check()
-        connections = try Slab(capacity: configuration.maximumConnections)
-        listeners = try Slab(capacity: configuration.maximumListeners)
-        timeWaits = try TimeWaitTable(maximum: configuration.timeWaitMaximum)
-        table = try ConnectionTable(maximum: configuration.maximumConnections + configuration.timeWaitMaximum)
         let words = entropy.words
         let hash = KeyedHash(secret: (words.0 ^ 0x7463_702d_6861_7368, words.1))
-        ports = try PortTable(maximum: configuration.maximumListeners + configuration.maximumConnections, hash: hash)
+        // What can fail first: a struct of noncopyable parts is made at once or not at all.
+        let connections = try Slab<TCPConnection>(capacity: configuration.maximumConnections)
+        let listeners = try Slab<TCPListener>(capacity: configuration.maximumListeners)
+        let timeWaits = try TimeWaitTable(maximum: configuration.timeWaitMaximum)
+        let table = try ConnectionTable(maximum: configuration.maximumConnections + configuration.timeWaitMaximum)
+        let ports = try PortTable(maximum: configuration.maximumListeners + configuration.maximumConnections, hash: hash)
+        let timers = try TimerWheel<UInt32>(capacity: configuration.maximumConnections)
+        self.connections = connections
+        self.listeners = listeners
+        self.timeWaits = timeWaits
+        self.table = table
+        self.ports = ports
         shared = TCPShared(
             configuration: configuration, heap: heap,
             limits: TimeoutLimits(
                 minimum: configuration.minimumRetransmissionTimeout, maximum: configuration.maximumRetransmissionTimeout,
                 initial: configuration.initialRetransmissionTimeout),
             hash: hash, sequences: InitialSequence(key: SipHash.Key(words.2, words.3)),
-            cookies: SYNCookie(key: SipHash.Key(words.3 ^ 0x636f_6f6b_6965, words.2)),
-            timers: try TimerWheel(capacity: configuration.maximumConnections), random: NetworkRandom(seed: words.0 ^ words.3),
-            answersLeft: configuration.answersPerSecond, answersRenewedAt: now)
-    }
-
-    deinit {
-        var slot = connections.firstLive(from: 0)
-        while let live = slot {
-            connections[unchecked: live].releaseBuffers()
-            slot = connections.firstLive(from: live + 1)
-        }
+            cookies: SYNCookie(key: SipHash.Key(words.3 ^ 0x636f_6f6b_6965, words.2)), timers: timers,
+            random: NetworkRandom(seed: words.0 ^ words.3), answersLeft: configuration.answersPerSecond, answersRenewedAt: now)
     }
 
     package var counters: TCPCounters { shared.counters }

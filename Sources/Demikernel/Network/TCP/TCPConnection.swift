@@ -74,7 +74,7 @@ enum RetransmissionTimer: UInt8, BitwiseCopyable {
 ///
 /// Laid out by cache line (64 B): a data segment or an acknowledgement in order touches the first three, a small segment sent the first four.
 /// Everything that data in flight or out of order needs beyond them lies in heap memory that an idle connection gives back.
-struct Connection: ~Copyable {
+struct TCPConnection: ~Copyable {
     // MARK: Line 0: sequence numbers, both directions
     /// RCV.NXT
     var receiveNext = SequenceNumber(0)
@@ -181,4 +181,13 @@ struct Connection: ~Copyable {
     var peerSegmentSize: UInt16 = 536
     var keepAliveProbes: UInt8 = 0
     var handshakeRetries: UInt8 = 0
+
+    deinit {
+        var (queue, scoreboard, reorder, received) = (queue, scoreboard, reorder, received)
+        queue.free()
+        scoreboard.free()
+        reorder.releaseAll()
+        while !received.isEmpty { received.removeFirst().release() }
+        received.free()
+    }
 }

@@ -1,6 +1,6 @@
 // The application's end of a connection: data in and out of the queues.
 
-extension Connection {
+extension TCPConnection {
     /// Takes data into the send queue. The last segment is the cheapest: one entry, no copy.
     @inline(__always)
     mutating func send(_ segments: SegmentList, _ shared: inout TCPShared, ip: inout NetworkLayer, now: UInt64) -> SendResult {
