@@ -6,7 +6,7 @@
 /// Invariant: at most half of the places are taken; `place.slot` is a slot number plus one, 0 for none; from the place of its hash to an
 /// entry's own there is no empty one.
 package struct HashIndex: ~Copyable {
-    private struct Place: BitwiseCopyable {
+    struct Place: BitwiseCopyable {
         var slot: UInt32
         var hash: UInt32
     }

@@ -10,7 +10,7 @@ extension NetworkStack {
         guard let view = ICMPv4View(bytes), let quoted = QuotedPacket(ipv4: view.payload) else { return ip.counters.icmpMalformed &+= 1 }
         switch ICMPv4(view) {
         case .destinationUnreachable(.fragmentationNeeded, let nextHopMTU):
-            reportTooBig(quoted, mtu: Int(nextHopMTU), now: now)
+            reportTooBig(quoted, length: Int(view.payload.load16(2)), mtu: Int(nextHopMTU), now: now)
         case .destinationUnreachable(let code, _): report(quoted, .unreachable(ICMPError.Unreachable(code)), now: now)
         case .timeExceeded: report(quoted, .timeExceeded, now: now)
         case .parameterProblem: report(quoted, .parameterProblem, now: now)
@@ -21,7 +21,8 @@ extension NetworkStack {
     private mutating func receiveErrorIPv6(_ bytes: PacketBytes, now: UInt64) {
         guard let view = ICMPv6View(bytes), let quoted = QuotedPacket(ipv6: view.payload) else { return ip.counters.icmpMalformed &+= 1 }
         switch ICMPv6(view) {
-        case .packetTooBig(let mtu): reportTooBig(quoted, mtu: Int(mtu), now: now)
+        case .packetTooBig(let mtu): 
+            reportTooBig(quoted, length: Int(view.payload.load16(4)) + IPv6Header.byteCount, mtu: Int(mtu), now: now)
         case .destinationUnreachable(let code): report(quoted, .unreachable(ICMPError.Unreachable(code)), now: now)
         case .timeExceeded: report(quoted, .timeExceeded, now: now)
         case .parameterProblem: report(quoted, .parameterProblem, now: now)
@@ -42,58 +43,16 @@ extension NetworkStack {
         switch quoted.ipProtocol {
         case .udp:
             udp.receiveError(
-                source: quoted.source, destination: quoted.destination, quotedTransport: quoted.transport, error: error, ip: &ip,
+                source: quoted.source, destination: quoted.destination, quotedTransport: quoted.upperLayer, error: error, ip: &ip,
                 events: &events, now: now)
         default: ip.counters.icmpErrorsIgnored &+= 1
         }
     }
 
     /// RFC 1191, section 3 and RFC 8201, section 4: the path takes smaller packets than was thought.
-    private mutating func reportTooBig(_ quoted: QuotedPacket, mtu: Int, now: UInt64) {
-        guard let mtu = ip.notePathMTU(quoted, mtu: mtu, now: now) else { return ip.counters.icmpErrorsIgnored &+= 1 }
+    private mutating func reportTooBig(_ quoted: QuotedPacket, length: Int, mtu: Int, now: UInt64) {
+        guard let mtu = ip.notePathMTU(quoted, length: length, mtu: mtu, now: now) else { return ip.counters.icmpErrorsIgnored &+= 1 }
         report(quoted, .packetTooBig(mtu: mtu), now: now)
-    }
-}
-
-/// The beginning of a packet of this host's that an error is about.
-struct QuotedPacket: BitwiseCopyable {
-    var source: IPAddress
-    var destination: IPAddress
-    var ipProtocol: IPProtocol
-    /// What is there of the transport's header: at least 8 bytes.
-    var transport: PacketBytes
-    var totalLength: Int
-
-    /// Fails where there is less than the header and 8 bytes, or it is not the beginning of a datagram.
-    init?(ipv4 bytes: PacketBytes) {
-        // The packet is cut off, so its length says nothing about what is there.
-        guard bytes.count >= IPv4Header.byteCount + 8, bytes.load8(0) >> 4 == 4 else { return nil }
-        let headerLength = Int(bytes.load8(0) & 0xf) * 4
-        guard headerLength >= IPv4Header.byteCount, bytes.count >= headerLength + 8, bytes.load16(6) & 0x1fff == 0 else { return nil }
-        source = IPAddress(ipv4: bytes.load32(12))
-        destination = IPAddress(ipv4: bytes.load32(16))
-        ipProtocol = IPProtocol(rawValue: bytes.load8(9))
-        transport = bytes.slice(from: headerLength)
-        totalLength = Int(bytes.load16(2))
-    }
-
-    init?(ipv6 bytes: PacketBytes) {
-        guard bytes.count >= IPv6Header.byteCount + 8, bytes.load8(0) >> 4 == 6 else { return nil }
-        source = bytes.loadIPv6(8)
-        destination = bytes.loadIPv6(24)
-        totalLength = Int(bytes.load16(4)) + IPv6Header.byteCount
-        let payload = bytes.slice(from: IPv6Header.byteCount)
-        switch IPv6ExtensionHeaders.walk(payload, nextHeader: IPProtocol(rawValue: bytes.load8(6))) {
-        case .upperLayer(let upper, let offset, _):
-            ipProtocol = upper
-            transport = payload.slice(from: offset)
-        case .fragment(let header, let offset):
-            guard header.fragmentOffset == 0 else { return nil }
-            ipProtocol = header.nextHeader
-            transport = payload.slice(from: offset)
-        case .malformed, .unrecognised, .discard: return nil
-        }
-        guard transport.count >= 8 else { return nil }
     }
 }
 

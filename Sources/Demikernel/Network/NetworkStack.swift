@@ -11,9 +11,12 @@ package struct NetworkStack: ~Copyable {
     package init(
         _ configuration: NetworkConfiguration, heap: HeapReference, device: NetworkDeviceCapabilities, entropy: NetworkEntropy, now: UInt64
     ) throws(DemikernelError) {
-        ip = try NetworkLayer(configuration, heap: heap, device: device, entropy: entropy, now: now)
-        udp = try UDP(configuration.udp, heap: heap, entropy: entropy)
-        events = try SocketEvents(tags: configuration.tagsMaximum)
+        let ip = try NetworkLayer(configuration, heap: heap, device: device, entropy: entropy, now: now)
+        let udp = try UDP(configuration.udp, heap: heap, entropy: entropy)
+        let events = try SocketEvents(tags: configuration.tagsMaximum)
+        self.ip = ip
+        self.udp = udp
+        self.events = events
     }
 
     /// Takes every frame of the burst (references pass to the stack); what protocols answer is in `ip.outgoing` afterwards.

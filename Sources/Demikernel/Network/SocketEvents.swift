@@ -46,8 +46,10 @@ package struct SocketEvents: ~Copyable {
     package init(tags: Int) throws(DemikernelError) {
         var size = 64
         while size < tags { size *= 2 }
-        pending = try MappedMemory(count: size)
-        ring = try MappedMemory(count: size)
+        let pending = try MappedMemory<UInt8>(count: size)
+        let ring = try MappedMemory<UInt32>(count: size)
+        self.pending = pending
+        self.ring = ring
         mask = size - 1
     }
 

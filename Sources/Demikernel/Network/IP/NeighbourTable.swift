@@ -35,7 +35,7 @@ struct Neighbour: BitwiseCopyable {
 struct NeighbourTable: ~Copyable {
     /// `idle`: no timer, the longest unconfirmed first; `timed`: waiting for an answer; `delayed`: waiting to be probed.
     enum List: UInt8, BitwiseCopyable { case idle, timed, delayed, fixed }
-    private struct Ends: BitwiseCopyable {
+    struct Ends: BitwiseCopyable {
         var first = UInt32.max
         var last = UInt32.max
     }

@@ -73,7 +73,10 @@ package struct NetworkLayer: ~Copyable {
     {
         let addresses = try configuration.checked(device)
         let words = entropy.words
-        hash = NetworkHash(words.0, words.1)
+        let hash = NetworkHash(words.0, words.1)
+        let neighbours = try NeighbourTable(configuration.neighbours, hash: hash)
+        let pathMTUs = try PathMTUTable(capacity: configuration.pathMTUCapacity, lifetime: configuration.pathMTULifetime, hash: hash)
+        self.hash = hash
         random = NetworkRandom(seed: words.2)
         self.heap = heap
         macAddress = configuration.macAddress ?? MACAddress(device.address)
@@ -88,8 +91,8 @@ package struct NetworkLayer: ~Copyable {
         gatewayIPv4 = configuration.gatewayIPv4
         gatewayIPv6 = configuration.gatewayIPv6
         neighbourConfiguration = configuration.neighbours
-        neighbours = try NeighbourTable(configuration.neighbours, hash: hash)
-        pathMTUs = try PathMTUTable(capacity: configuration.pathMTUCapacity, lifetime: configuration.pathMTULifetime, hash: hash)
+        self.neighbours = neighbours
+        self.pathMTUs = pathMTUs
         outgoing = FrameBurst(capacity: 256, heap: heap)
         looped = FrameBurst(capacity: 256, heap: heap)
         undeliverable = FrameBurst(capacity: 64, heap: heap)

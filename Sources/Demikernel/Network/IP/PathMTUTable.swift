@@ -5,7 +5,7 @@
 ///
 /// Invariant: `count` slots from `first` on, in a ring, are in the index; their order is the order of insertion, hence of expiry.
 struct PathMTUTable: ~Copyable {
-    private struct Entry: BitwiseCopyable {
+    struct Entry: BitwiseCopyable {
         var address: IPAddress
         var expiry: UInt64
         var mtu: UInt16
@@ -19,8 +19,10 @@ struct PathMTUTable: ~Copyable {
     private(set) var count = 0
 
     init(capacity: Int, lifetime: UInt64, hash: NetworkHash) throws(DemikernelError) {
-        entries = try MappedMemory(count: max(1, capacity))
-        index = try HashIndex(capacity: max(1, capacity))
+        let entries = try MappedMemory<Entry>(count: max(1, capacity))
+        let index = try HashIndex(capacity: max(1, capacity))
+        self.entries = entries
+        self.index = index
         self.hash = hash
         self.lifetime = lifetime
     }

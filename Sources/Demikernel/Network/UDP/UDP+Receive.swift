@@ -3,13 +3,13 @@ extension UDP {
     @inline(__always)
     package mutating func receive(_ packet: ReceivedPacket, ip: inout NetworkLayer, events: inout SocketEvents, now: UInt64) {
         let bytes = packet.frame.packet
-        guard bytes.count >= UDPHeader.byteCount else { return refuse(packet, &counters.malformed) }
+        guard bytes.count >= UDPHeader.byteCount else { return refuse(packet, isMalformed: true) }
         // Ports, length and checksum in one load.
         let word = bytes.load64(0)
         let length = Int(truncatingIfNeeded: word &>> 16 & 0xffff)
-        guard length >= UDPHeader.byteCount, length <= bytes.count else { return refuse(packet, &counters.malformed) }
+        guard length >= UDPHeader.byteCount, length <= bytes.count else { return refuse(packet, isMalformed: true) }
         guard packet.checksumIsValid || isIntact(packet, length: length, checksum: UInt16(truncatingIfNeeded: word)) else {
-            return refuse(packet, &counters.badChecksum)
+            return refuse(packet, isMalformed: false)
         }
         guard !packet.isBroadcast else { return receiveForAll(packet, length: length, events: &events) }
         let slot = socket(from: packet.source, to: packet.destination, ports: UInt32(truncatingIfNeeded: word &>> 32))
@@ -30,8 +30,8 @@ extension UDP {
     }
 
     @inline(never)
-    private func refuse(_ packet: ReceivedPacket, _ counter: inout UInt64) {
-        counter &+= 1
+    private mutating func refuse(_ packet: ReceivedPacket, isMalformed: Bool) {
+        if isMalformed { counters.malformed &+= 1 } else { counters.badChecksum &+= 1 }
         packet.frame.release()
     }
 
