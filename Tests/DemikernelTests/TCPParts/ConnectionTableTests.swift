@@ -185,7 +185,7 @@ import Testing
         var last = sequence.next(for: tuple, now: now)
         // Once round the sequence space, in steps of 2 minutes.
         for _ in 0..<150 {
-            now += 130_000_000_000
+            now += 120_000_000_000
             let next = sequence.next(for: tuple, now: now)
             #expect(next.distance(from: last) == 30_000_000)
             last = next
