@@ -29,7 +29,7 @@ extension TCPConnection {
     mutating func transmitSome(_ shared: inout TCPShared, ip: inout NetworkLayer, now: UInt64) {
         guard maySend else { return }
         if flightSize == 0 {
-            congestion.afterIdle(now: now, timeout: roundTrip.timeout(shared.limits), segmentSize: Int(segmentSize))
+            congestion.afterIdle(now: now, timeout: roundTrip.timeout(shared.limits))
             if discovery.raiseIfDue(now: now) { updateSegmentSize() }
         }
         if scoreboard.hasLost, !retransmitLost(&shared, ip: &ip, now: now) { return }
