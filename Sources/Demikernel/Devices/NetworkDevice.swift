@@ -82,8 +82,9 @@ public protocol NetworkDevice: ~Copyable {
     /// Ends the asking, and takes what made ``eventDescriptor`` readable.
     mutating func wake()
 
-    /// The device's control work, a few times per millisecond at most: connecting, reconnecting, messages of the peer. `now` is in
-    /// nanoseconds. Answers when it wants to be called again; `UInt64.max` for only when the event descriptor says so.
+    /// The device's control work: connecting, reconnecting, messages of the peer. `now` is in nanoseconds. Answers when it wants to be called
+    /// again at the latest; `UInt64.max` for only when the event descriptor says so. Whoever polls, and so does not look at the descriptor,
+    /// calls it every millisecond or so besides; it may cost a system call.
     mutating func maintain(now: UInt64) -> UInt64
 }
 
