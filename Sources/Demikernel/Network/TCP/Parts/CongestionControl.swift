@@ -180,6 +180,8 @@ package struct CongestionControl: BitwiseCopyable, Sendable {
         }
         let roundHasEnded = !flags.contains(.hasRound) || sample.acknowledgement >= roundEnd
         if roundHasEnded { beginRound(sample) }
+        var divisor: UInt32 = 1
+        if case .initial(let start) = phase { divisor = watch(start, sample, roundHasEnded) }
         // RFC 3168, section 6.1.2: no growth with an acknowledgement that echoes a mark.
         if isRecovering || sample.acknowledged == 0 || sample.isEchoed {
             lastActivity = clock
@@ -191,7 +193,7 @@ package struct CongestionControl: BitwiseCopyable, Sendable {
             lastActivity = clock
         } else {
             lastActivity = clock
-            grow(sample, roundHasEnded)
+            grow(sample, divisor)
         }
     }
 
@@ -207,15 +209,19 @@ package struct CongestionControl: BitwiseCopyable, Sendable {
         }
     }
 
-    private mutating func grow(_ sample: CongestionSample, _ roundHasEnded: Bool) {
+    /// HyStart++ sees every acknowledgement of the first slow start; answers what growth is divided by.
+    private mutating func watch(_ start: HyStart, _ sample: CongestionSample, _ roundHasEnded: Bool) -> UInt32 {
+        if case .dctcp = variant { return 1 }
+        var start = start
+        let divisor = start.acknowledged(roundTrip: sample.roundTrip, roundHasEnded: roundHasEnded)
+        phase = start.isOver ? .settled : .initial(start)
+        if start.isOver { common.threshold = common.window }
+        return divisor
+    }
+
+    private mutating func grow(_ sample: CongestionSample, _ divisor: UInt32) {
         var sample = sample
         if common.window < common.threshold {
-            var divisor: UInt32 = 1
-            if case .initial(var start) = phase, algorithm != .dctcp {
-                divisor = start.acknowledged(roundTrip: sample.roundTrip, roundHasEnded: roundHasEnded)
-                phase = start.isOver ? .settled : .initial(start)
-                if start.isOver { return leaveSlowStart() }
-            }
             // Appropriate byte counting: RFC 3465, section 2.2; its limit is RFC 9406's, section 4.3, and one after a timeout.
             let limit = flags.contains(.afterTimeout) ? common.segment : limitOfGrowth
             let growth = min(sample.acknowledged, limit) / divisor
@@ -237,8 +243,6 @@ package struct CongestionControl: BitwiseCopyable, Sendable {
         if case .newReno = variant { return 2 &* common.segment }
         return 8 &* common.segment
     }
-
-    private mutating func leaveSlowStart() { common.threshold = common.window }
 
     private mutating func avoid(_ sample: CongestionSample) {
         switch variant {
