@@ -1,0 +1,140 @@
+import Glibc
+import SystemPackage
+
+// From settings to a device and the settings of a stack: what stands between a libOS's name and its network.
+
+/// What a libOS with a network stack of its own is made of: the device is opened already, the stack is not.
+package struct NetworkParts {
+    package let device: DeviceHandle
+    package let configuration: NetworkConfiguration
+    package let entropy: NetworkEntropy
+
+    package init(device: DeviceHandle, configuration: NetworkConfiguration, entropy: NetworkEntropy) {
+        self.device = device
+        self.configuration = configuration
+        self.entropy = entropy
+    }
+
+    /// Opens the device that the settings name; nil for Catnap, whose sockets are the kernel's. Throws what opening the device throws.
+    static func open(_ settings: Configuration) throws -> NetworkParts? {
+        let entropy = try NetworkEntropy.system()
+        switch settings.libOS {
+        case "catnip":
+            let host = settings.memif.role == .server ? 1 : 2
+            let address = settings.ethernetAddress(orHost: host)
+            let device = try MemifDevice(MemifConfiguration(settings, address: address.rawValue))
+            return NetworkParts(
+                device: try settings.dressed(.holding(device)), configuration: try NetworkConfiguration(settings, host: host), entropy: entropy)
+        case "catloop":
+            guard settings.catloop.pair.isEmpty else { return try pairEnd(settings, entropy) }
+            let device = try RingDevice.loop(
+                capacity: settings.catloop.ringSize, address: settings.ethernetAddress(orHost: 1).rawValue, mtu: settings.network.mtu)
+            return NetworkParts(
+                device: try settings.dressed(.holding(device)), configuration: try NetworkConfiguration(settings, loop: true), entropy: entropy)
+        default: return nil
+        }
+    }
+
+    /// One end of a named pair: the first comer's is 1, the other's 2.
+    private static func pairEnd(_ settings: Configuration, _ entropy: NetworkEntropy) throws -> NetworkParts {
+        let (device, host) = try CatloopPairs.take(settings)
+        return NetworkParts(
+            device: try settings.dressed(device), configuration: try NetworkConfiguration(settings, host: host), entropy: entropy)
+    }
+}
+
+/// The pairs of which one end waits for the other libOS, by name.
+///
+/// An end that waits has not been touched by any thread, and is taken out under the lock: it is only ever one thread's.
+private enum CatloopPairs {
+    private final class Waiting: @unchecked Sendable {
+        var pair: RingPair
+        init(_ pair: consuming RingPair) { self.pair = pair }
+    }
+
+    private static let waiting = Lock([String: Waiting]())
+
+    /// The end that waits under the settings' name, or else the first of a new pair.
+    static func take(_ settings: Configuration) throws(DemikernelError) -> (device: DeviceHandle, host: Int) {
+        if let other = waiting.withLock({ $0.removeValue(forKey: settings.catloop.pair) }), let end = other.pair.takeSecond() {
+            // Whoever made the pair may have gone.
+            if end.isConnected { return (.holding(end), 2) }
+        }
+        let addresses = (settings.ethernetAddress(orHost: 1).rawValue, settings.ethernetAddress(orHost: 2).rawValue)
+        let made = Waiting(try RingDevice.pair(capacity: settings.catloop.ringSize, addresses: addresses, mtu: settings.network.mtu))
+        guard let end = made.pair.takeFirst() else { throw DemikernelError(.noSuchAddressOrDevice, "the pair has no end left") }
+        waiting.withLock { $0[settings.catloop.pair] = made }
+        return (.holding(end), 1)
+    }
+}
+
+extension Configuration {
+    /// The Ethernet address of the settings, or else one for a host's number on its link: locally administered (IEEE 802, section 8.2).
+    fileprivate func ethernetAddress(orHost number: Int) -> MACAddress {
+        MACAddress(network.mac) ?? MACAddress(0x0200_0000_0000 | UInt64(number))
+    }
+
+    /// A device with what the settings put around it: faults next to it, so that the capture shows what they do.
+    fileprivate func dressed(_ device: consuming DeviceHandle) throws -> DeviceHandle {
+        device
+    }
+}
+
+extension MemifConfiguration {
+    fileprivate init(_ settings: Configuration, address: UInt64) {
+        self.init(role: settings.memif.role == .server ? .server : .client, socketPath: settings.memif.socket, address: address)
+        interfaceIdentifier = UInt32(settings.memif.id)
+        secret = settings.memif.secret
+        rings = settings.memif.rings
+        ringSize = settings.memif.ringSize
+        bufferSize = settings.memif.bufferSize
+        mtu = settings.network.mtu
+    }
+}
+
+extension NetworkConfiguration {
+    /// The stack's settings. `host` is this host's number on its link where the settings give no address; `loop` says that the device is connected
+    /// to itself. The settings were validated.
+    init(_ settings: Configuration, host: Int = 1, loop isLoop: Bool = false) throws(ConfigurationError) {
+        let network = settings.network
+        var addresses = network.addresses.compactMap(ConfigurationGrammar.interfaceAddress).map { InterfaceAddress($0.address, prefixLength: $0.prefixLength) }
+        if addresses.isEmpty {
+            addresses = [InterfaceAddress(IPAddress(ipv4: 0x0a75_0000 | UInt32(host)), prefixLength: 24)]
+            if network.mtu >= 1_280 { addresses.append(InterfaceAddress(IPAddress(high: 0xfd00_0117 << 32, low: UInt64(host)), prefixLength: 64)) }
+        }
+        self.init(addresses: addresses)
+        macAddress = MACAddress(network.mac)
+        let gateways = network.gateways.compactMap { ConfigurationGrammar.address($0[...]) }
+        gatewayIPv4 = gateways.first { $0.isIPv4 }
+        gatewayIPv6 = gateways.first { !$0.isIPv4 }
+        mtu = network.mtu
+        vlan = network.vlan == 0 ? nil : UInt16(network.vlan)
+        checksumOffload = network.checksumOffload
+        trustsReliableDevice = !network.verifyChecksums
+        localDelivery = isLoop ? .device : .stack
+        staticNeighbours = network.neighbours.compactMap(ConfigurationGrammar.neighbour).map { StaticNeighbour($0.address, $0.ethernet) }
+        udp.receiveBytes = network.datagramBuffer
+        tcp = TCPConfiguration(network)
+    }
+}
+
+extension TCPConfiguration {
+    fileprivate init(_ network: Configuration.Network) {
+        self.init()
+        congestionControl = switch network.congestionControl {
+        case .cubic: .cubic
+        case .newreno: .newReno
+        case .dctcp: .dctcp
+        }
+        ecn = network.ecn
+        noDelay = network.noDelay
+        sendBuffer = network.sendBuffer
+        receiveBuffer = network.receiveBuffer
+        maximumConnections = network.connections
+        minimumRetransmissionTimeout = network.timers.minimumRTO.nanosecondsClamped
+        initialRetransmissionTimeout = max(initialRetransmissionTimeout, minimumRetransmissionTimeout)
+        delayedAcknowledgement = network.timers.delayedAck.nanosecondsClamped
+        keepAliveIdle = network.timers.keepalive.nanosecondsClamped
+        timeWait = network.timers.timeWait.nanosecondsClamped
+    }
+}
