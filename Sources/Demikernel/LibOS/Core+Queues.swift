@@ -42,7 +42,7 @@ extension Core {
             let slot = try begin(.push, on: index)
             operations[slot].segments = segments
             operations[slot].progress = 0
-            if queues[index].kind == .networkStream { pushNetworkStream(index, slot) } else { submitWriter(index, slot) }
+            if queues[index].kind == .networkStream { pushNetworkStream(index, slot) } else { submitStream(index, slot) }
             return slot
         case .kernelDatagram, .networkDatagram: return try pushDatagram(index, segments, to: address)
         case .kernelListener, .networkListener, .free: throw .notConnected(.listening)

@@ -42,6 +42,7 @@ extension Core {
     private mutating func waitSlowly(_ token: QToken, timeout: UInt64?) throws(DemikernelError) {
         let deadline = deadline(after: timeout)
         var isFirst = true
+        if operations[token.slot].kind == .push { sendDeferred() }
         while operations[token.slot].phase != .complete {
             guard isFirst || !hasPassed(deadline) else { throw .timedOut }
             isFirst = false
@@ -62,6 +63,7 @@ extension Core {
         }
         let deadline = deadline(after: timeout)
         var isFirst = true
+        sendDeferred()
         for position in tokens.indices {
             while operations[tokens[position].slot].phase != .complete {
                 guard isFirst || !hasPassed(deadline) else { throw .timedOut }
@@ -109,7 +111,7 @@ extension Core {
             noteOffset(tokens.count &- 1, in: tokens)
         }
         runReady()
-        if completions.nextNew == nil, !catnap.events.isEmpty { takeBufferedEvents() }
+        if completions.nextNew == nil, catnap.hasBufferedWork { takeBufferedEvents() }
         if completions.parkedCount == 0, let slot = completions.nextNew {
             let hint = Int(operations[slot].hint)
             if hint < tokens.count, tokens[hint] == operations.token(of: slot) {

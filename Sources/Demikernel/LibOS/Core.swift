@@ -28,7 +28,7 @@ package struct Core: ~Copyable {
     /// The time of the last turn.
     private(set) var turnTime: UInt64 = 0
     /// Calls since the start, to poll the devices now and then in programs that submit without waiting.
-    private var calls: UInt32 = 0
+    var calls: UInt32 = 0
     /// Where `waitAny` goes on checking its array.
     var sweepCursor = 0
     /// How many tokens it has checked so since the start.
@@ -287,9 +287,7 @@ package struct Core: ~Copyable {
         let index = operations[slot].queue
         switch operations[slot].kind {
         case .accept, .pop: completeReader(index, slot, errno: Errno.canceled.rawValue)
-        case .push:
-            completeWriter(index, slot, errno: Errno.canceled.rawValue)
-            if queues[index].kind == .kernelStream { finishShutdown(index) } else if queues[index].kind == .networkStream { finishNetworkShutdown(index) }
+        case .push: cancelPush(index, slot)
         case .connect:
             abandonConnect(index)
             completeWriter(index, slot, errno: Errno.canceled.rawValue)

@@ -217,7 +217,8 @@ extension Core {
             throw DemikernelError(.socketNotConnected, "the socket is not connected")
         }
         if queues[index].kind.isNetwork { return shutdownNetwork(index, direction) }
-        // Pushed data precedes the end of the stream: what waits for room in the kernel's buffer goes first.
+        // Pushed data precedes the end of the stream: what waits for others goes at once, what waits for room in the kernel's buffer first.
+        sendDeferred(of: index)
         if direction != .receive { queues[index].flags.insert(.sendShutdown) }
         if direction != .receive && !queues[index].writers.isEmpty {
             if direction == .both { _ = Glibc.shutdown(queues[index].fileDescriptor, Int32(SHUT_RD)) }
@@ -240,6 +241,7 @@ extension Core {
         guard let index = queues.index(of: descriptor) else { throw .badDescriptor }
         if queues[index].kind == .kernelFile { return closeFile(index) }
         if queues[index].kind.isNetwork { return closeNetwork(index) }
+        sendDeferred(of: index)
         cancelAll(index, errno: Errno.canceled.rawValue)
         settle(index)
         if queues[index].fileDescriptor >= 0 { Glibc.close(queues[index].fileDescriptor) }
@@ -304,6 +306,7 @@ extension Core {
         guard level == SOL_SOCKET || level == Int32(IPPROTO_TCP) else {
             throw DemikernelError(.notSupported, "options are those of SOL_SOCKET and IPPROTO_TCP")
         }
+        sendDeferred(of: index)
         return index
     }
 }

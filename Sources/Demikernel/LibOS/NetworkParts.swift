@@ -20,6 +20,9 @@ package struct NetworkParts {
         let entropy = try NetworkEntropy.system()
         switch settings.libOS {
         case "catnip":
+            guard !settings.memif.socket.isEmpty else {
+                throw ConfigurationError(key: "memif.socket", "expected the path of the Unix socket at which catnip meets its peer, found none")
+            }
             let host = settings.memif.role == .server ? 1 : 2
             let address = settings.ethernetAddress(orHost: host)
             let device = try MemifDevice(MemifConfiguration(settings, address: address.rawValue))
@@ -86,7 +89,7 @@ extension MemifConfiguration {
         interfaceIdentifier = UInt32(settings.memif.id)
         secret = settings.memif.secret
         rings = settings.memif.rings
-        ringSize = settings.memif.ringSize
+        ringSize = 1 << (Int.bitWidth - (settings.memif.ringSize - 1).leadingZeroBitCount)
         bufferSize = settings.memif.bufferSize
         mtu = settings.network.mtu
     }

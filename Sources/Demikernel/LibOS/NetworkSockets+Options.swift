@@ -62,7 +62,7 @@ extension Core {
         case (SOL_SOCKET, SO_SNDBUF): number = Int32(clamping: options.sendBuffer > 0 ? options.sendBuffer : configuration.network.sendBuffer)
         case (SOL_SOCKET, SO_RCVBUF):
             number = Int32(clamping: options.receiveBuffer > 0 ? options.receiveBuffer : configuration.network.receiveBuffer)
-        case (SOL_SOCKET, SO_TYPE): number = queues[index].kind.isDatagram ? Int32(SOCK_DGRAM.rawValue) : Int32(SOCK_STREAM.rawValue)
+        case (SOL_SOCKET, SO_TYPE): number = (queues[index].kind.isDatagram ? SocketType.datagram : .stream).rawValue
         case (Int32(IPPROTO_TCP), _):
             guard !queues[index].kind.isDatagram else { throw .noSuchOption }
             switch name {

@@ -44,6 +44,8 @@ package struct Queue: BitwiseCopyable {
         static let reading = Flags(rawValue: 64)
         /// The application bound the socket: its address outlives a failed connect.
         static let bound = Flags(rawValue: 128)
+        /// The first writer waits for others, to be sent with them in one system call (``BatchedSends``).
+        static let deferred = Flags(rawValue: 256)
     }
 
     var kind: QueueKind

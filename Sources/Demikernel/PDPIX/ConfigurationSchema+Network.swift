@@ -54,7 +54,7 @@ extension Configuration {
         .count("memif.id", \.memif.id, 0...Int(UInt32.max), unit: "an interface", "Both ends name the same interface of the socket."),
         .text("memif.secret", \.memif.secret, .word(24), "What a client has to know where the server has one."),
         .count("memif.rings", \.memif.rings, 1...16, unit: "rings", "Rings in each direction. The smaller number of both ends counts."),
-        .count("memif.ring_size", \.memif.ringSize, 2...16_384, unit: "frames", "What a ring holds, a power of two. The client's counts."),
+        .count("memif.ring_size", \.memif.ringSize, 2...16_384, unit: "frames", "What a ring holds, rounded up to a power of two. The client's counts."),
         .count("memif.buffer_size", \.memif.bufferSize, 64...65_536, unit: "bytes",
             "The buffer of a frame. Longer frames take several. The client's counts."),
 
@@ -73,12 +73,7 @@ extension Configuration {
             let address = network.addresses[place].quotedForMessage
             return ("network.mtu", "expected at least 1280, which IPv6 needs (network.addresses has \(address)), found \(network.mtu)")
         }
-        if let problem = gatewayProblem(addresses) { return problem }
-        if memif.ringSize.nonzeroBitCount != 1 { return ("memif.ring_size", "expected a power of two, found \(memif.ringSize)") }
-        if libOS == "catnip", memif.socket.isEmpty {
-            return ("memif.socket", "expected the path of the Unix socket at which catnip meets its peer, found none")
-        }
-        return nil
+        return gatewayProblem(addresses)
     }
 
     private func gatewayProblem(_ addresses: [(address: IPAddress, prefixLength: Int)]) -> (path: String, message: String)? {

@@ -57,6 +57,8 @@ extension Configuration {
         .size("catnap.receive_size_maximum", \.catnap.receiveSizeMaximum, 64...16 << 20, "The most that one read asks for."),
         .count("catnap.backlog_maximum", \.catnap.backlogMaximum, 1...65_535, unit: "connections",
             "The most connections that wait for an accept. A larger backlog is lowered to this."),
+        .choice("catnap.batch_sends", \.catnap.batchSends,
+            "Whether answers to requests that came together are sent together, through io_uring. With require, starting fails where the kernel lacks it."),
         .choice("catnap.files.io_uring", \.catnap.files.ioUring,
             "Whether files go through io_uring rather than a helper thread. With require, starting fails where the kernel lacks it."),
         .count("catnap.files.queue_depth", \.catnap.files.queueDepth, 1...4_096, unit: "operations",

@@ -1,5 +1,4 @@
 import Glibc
-import Synchronization
 import Testing
 @testable import Demikernel
 
@@ -148,11 +147,11 @@ func onPlainThread(carrying buffer: consuming Buffer, _ body: @escaping @Sendabl
 }
 
 private final class Cargo: Sendable {
-    private let buffer: Mutex<Buffer?>
+    private let buffer: Lock<Buffer?>
     private let body: @Sendable (borrowing Buffer) -> Void
 
     init(_ buffer: consuming Buffer, _ body: @escaping @Sendable (borrowing Buffer) -> Void) {
-        self.buffer = Mutex(.some(buffer))
+        self.buffer = Lock(.some(buffer))
         self.body = body
     }
 
