@@ -4,8 +4,6 @@ import SystemPackage
 struct NetworkSocket: BitwiseCopyable {
     /// The address that `bind` gave, while no socket of the stack holds it.
     var local: SocketAddress
-    /// Where a UDP socket is connected to.
-    var remote: SocketAddress
     var options = TCPSocketOptions()
     var isAddressReused = false
     var isPortShared = false
@@ -14,7 +12,6 @@ struct NetworkSocket: BitwiseCopyable {
 
     init(_ family: AddressFamily) {
         local = .any(family, port: 0)
-        remote = .any(family, port: 0)
     }
 }
 

@@ -17,7 +17,7 @@ package struct NetworkParts {
 
     /// Opens the device that the settings name; nil for Catnap, whose sockets are the kernel's. Throws what opening the device throws.
     static func open(_ settings: Configuration) throws -> NetworkParts? {
-        let entropy = try NetworkEntropy.system()
+        let entropy = NetworkEntropy.system()
         switch settings.libOS {
         case "catnip":
             guard !settings.memif.socket.isEmpty else {
@@ -114,7 +114,7 @@ extension NetworkConfiguration {
         vlan = network.vlan == 0 ? nil : UInt16(network.vlan)
         checksumOffload = network.checksumOffload
         trustsReliableDevice = !network.verifyChecksums
-        localDelivery = isLoop ? .device : .stack
+        localDelivery = isLoop || network.localDelivery == .device ? .device : .stack
         staticNeighbours = network.neighbours.compactMap(ConfigurationGrammar.neighbour).map { StaticNeighbour($0.address, $0.ethernet) }
         udp.receiveBytes = network.datagramBuffer
         tcp = TCPConfiguration(network)

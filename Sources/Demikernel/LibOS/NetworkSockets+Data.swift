@@ -180,7 +180,7 @@ extension Core {
         network[accepted] = NetworkSocket(queues[index].family)
         queues[accepted].state = .connected
         operations[slot].accepted = accepted
-        operations[slot].setAddress(network.stack.tcp.remoteAddress(socket))
+        operations[slot].setAddress(network.stack.tcp.remoteAddress(socket) ?? .any(queues[index].family, port: 0))
         return 0
     }
 }

@@ -66,7 +66,6 @@ extension Core {
             if queues[index].kind == .networkDatagram {
                 if queues[index].state == .unbound, let errno = bindUnbound(index) { return completeWriter(index, slot, errno: errno) }
                 try network.stack.udp.connect(datagramSocket(index), to: address, ip: &network.stack.ip)
-                network[index].remote = address
                 queues[index].state = .connected
                 return completeWriter(index, slot)
             }
@@ -101,6 +100,13 @@ extension Core {
     mutating func abandonNetworkConnect(_ index: UInt32) {
         endStream(index, isReset: true)
         queues[index].state = stateWithoutPeer(index)
+        guard queues[index].state == .bound else { return }
+        // The connection had the address; it is the socket's again, where nobody has been faster.
+        let again = try? network.stack.tcp.reserve(local: network[index].local, reuse: network[index].isPortShared, ip: &network.stack.ip)
+        if again == nil {
+            queues[index].state = .unbound
+            queues[index].flags.remove(.bound)
+        }
     }
 
     // MARK: - shutdown and close
@@ -128,7 +134,7 @@ extension Core {
         switch (queues[index].kind, queues[index].state) {
         case (.networkStream, .bound): network.stack.tcp.release(local: network[index].local)
         case (.networkStream, .unbound), (.networkDatagram, .unbound): break
-        case (.networkDatagram, _): network.stack.udp.close(datagramSocket(index))
+        case (.networkDatagram, _): network.stack.udp.close(datagramSocket(index), events: &network.stack.events)
         default: endStream(index, isReset: network[index].lingerSeconds == 0)
         }
         network.stack.events.forget(tag: index)
@@ -144,16 +150,22 @@ extension Core {
     // MARK: - Addresses
 
     mutating func networkLocalAddress(_ index: UInt32) -> SocketAddress {
-        switch (queues[index].kind, queues[index].state) {
-        case (_, .unbound): .any(queues[index].family, port: 0)
-        case (.networkDatagram, _): network.stack.udp.localAddress(datagramSocket(index))
-        case (.networkStream, .bound): network[index].local
-        default: network.stack.tcp.localAddress(streamSocket(index))
-        }
+        let address: SocketAddress? =
+            switch (queues[index].kind, queues[index].state) {
+            case (_, .unbound): nil
+            case (.networkDatagram, _): network.stack.udp.localAddress(datagramSocket(index))
+            case (.networkStream, .bound): network[index].local
+            default: network.stack.tcp.localAddress(streamSocket(index))
+            }
+        return address ?? .any(queues[index].family, port: 0)
     }
 
     mutating func networkRemoteAddress(_ index: UInt32) throws(DemikernelError) -> SocketAddress {
-        guard queues[index].state == .connected else { throw DemikernelError(.socketNotConnected, "the socket is not connected") }
-        return queues[index].kind == .networkDatagram ? network[index].remote : network.stack.tcp.remoteAddress(streamSocket(index))
+        if queues[index].state == .connected {
+            let address = queues[index].kind == .networkDatagram
+                ? network.stack.udp.remoteAddress(datagramSocket(index)) : network.stack.tcp.remoteAddress(streamSocket(index))
+            if let address { return address }
+        }
+        throw DemikernelError(.socketNotConnected, "the socket is not connected")
     }
 }

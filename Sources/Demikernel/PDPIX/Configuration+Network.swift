@@ -9,6 +9,8 @@ extension Configuration {
         public var neighbours: [String] = []
         /// The Ethernet address, as `02:00:00:00:00:01`; empty for one of the libOS's choice.
         public var mac = ""
+        /// Where packets for this host's own addresses go: into the stack by default.
+        public var localDelivery = LocalDelivery.stack
         /// The largest IP packet in bytes: 1,500 by default.
         public var mtu = 1_500
         /// The 802.1Q VLAN that frames are tagged with; 0, the default, is none.
@@ -35,6 +37,12 @@ extension Configuration {
         /// A file that every frame is written to, as pcapng; empty for none.
         public var capture = ""
         public init() {}
+
+        /// Where packets for one's own addresses go.
+        public enum LocalDelivery: String, Sendable, CaseIterable {
+            case stack
+            case device
+        }
 
         /// How TCP shares a network.
         public enum CongestionControl: String, Sendable, CaseIterable {

@@ -14,6 +14,8 @@ extension Configuration {
             "Ethernet addresses of other hosts that are known and never asked for."),
         .text("network.mac", \.network.mac, .ethernetAddress,
             "This host's Ethernet address. With none, one that follows from the memif role, or by chance."),
+        .choice("network.local_delivery", \.network.localDelivery,
+            "Where packets for this host's own addresses go: device is for a peer that reflects frames. catloop with itself always goes there."),
         .count("network.mtu", \.network.mtu, 576...65_535, unit: "bytes", "The largest IP packet. IPv6 needs 1280."),
         .count("network.vlan", \.network.vlan, 0...4_094, unit: "a VLAN",
             "The 802.1Q VLAN that frames are tagged with. 0 is none."),
