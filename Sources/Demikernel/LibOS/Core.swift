@@ -56,6 +56,8 @@ package struct Core: ~Copyable {
         let mailbox = try Mailbox()
         let catnap = try Catnap(configuration, wakeDescriptor: mailbox.eventDescriptor)
         let now = clock.now()
+        var parts = parts
+        try parts?.dress(configuration.network, heap: heap.reference)
         let network = try NetworkBackend.make(parts, heap: heap.reference, queues: queues.capacity, now: now, watchedBy: catnap.epoll)
         self.configuration = configuration
         spin = configuration.wait.spin.nanoseconds

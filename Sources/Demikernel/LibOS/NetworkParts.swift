@@ -5,7 +5,7 @@ import SystemPackage
 
 /// What a libOS with a network stack of its own is made of: the device is opened already, the stack is not.
 package struct NetworkParts {
-    package let device: DeviceHandle
+    package private(set) var device: DeviceHandle
     package let configuration: NetworkConfiguration
     package let entropy: NetworkEntropy
 
@@ -27,14 +27,26 @@ package struct NetworkParts {
             let address = settings.ethernetAddress(orHost: host)
             let device = try MemifDevice(MemifConfiguration(settings, address: address.rawValue))
             return NetworkParts(
-                device: try settings.dressed(.holding(device)), configuration: try NetworkConfiguration(settings, host: host), entropy: entropy)
+                device: .holding(device), configuration: try NetworkConfiguration(settings, host: host), entropy: entropy)
         case "catloop":
             guard settings.catloop.pair.isEmpty else { return try pairEnd(settings, entropy) }
             let device = try RingDevice.loop(
                 capacity: settings.catloop.ringSize, address: settings.ethernetAddress(orHost: 1).rawValue, mtu: settings.network.mtu)
             return NetworkParts(
-                device: try settings.dressed(.holding(device)), configuration: try NetworkConfiguration(settings, loop: true), entropy: entropy)
+                device: .holding(device), configuration: try NetworkConfiguration(settings, loop: true), entropy: entropy)
         default: return nil
+        }
+    }
+
+    /// Puts what the settings ask for around the device: faults next to it, so that a capture shows what the stack sees. Throws what opening
+    /// the capture file throws.
+    mutating func dress(_ settings: Configuration.Network, heap: HeapReference) throws(DemikernelError) {
+        if !settings.faults.isEmpty {
+            device = .holding(
+                try FaultyDevice(AnyNetworkDevice(device), faults: FaultSettings(settings.faults), seed: UInt64(settings.faults.seed), heap: heap))
+        }
+        if !settings.capture.isEmpty {
+            device = .holding(CaptureDevice(AnyNetworkDevice(device), writer: try PcapngWriter(path: settings.capture)))
         }
     }
 
@@ -42,7 +54,7 @@ package struct NetworkParts {
     private static func pairEnd(_ settings: Configuration, _ entropy: NetworkEntropy) throws -> NetworkParts {
         let (device, host) = try CatloopPairs.take(settings)
         return NetworkParts(
-            device: try settings.dressed(device), configuration: try NetworkConfiguration(settings, host: host), entropy: entropy)
+            device: device, configuration: try NetworkConfiguration(settings, host: host), entropy: entropy)
     }
 }
 
@@ -75,11 +87,6 @@ extension Configuration {
     /// The Ethernet address of the settings, or else one for a host's number on its link: locally administered (IEEE 802, section 8.2).
     fileprivate func ethernetAddress(orHost number: Int) -> MACAddress {
         MACAddress(network.mac) ?? MACAddress(0x0200_0000_0000 | UInt64(number))
-    }
-
-    /// A device with what the settings put around it: faults next to it, so that the capture shows what they do.
-    fileprivate func dressed(_ device: consuming DeviceHandle) throws -> DeviceHandle {
-        device
     }
 }
 
@@ -118,6 +125,16 @@ extension NetworkConfiguration {
         staticNeighbours = network.neighbours.compactMap(ConfigurationGrammar.neighbour).map { StaticNeighbour($0.address, $0.ethernet) }
         udp.receiveBytes = network.datagramBuffer
         tcp = TCPConfiguration(network)
+    }
+}
+
+extension FaultSettings {
+    fileprivate init(_ faults: Configuration.Network.Faults) {
+        self.init()
+        loss = Double(faults.loss) / 1_000_000
+        duplicate = Double(faults.duplicate) / 1_000_000
+        reorder = Double(faults.reorder) / 1_000_000
+        corrupt = Double(faults.corrupt) / 1_000_000
     }
 }
 
