@@ -25,7 +25,8 @@ package struct NetworkParts {
             }
             let host = settings.memif.role == .server ? 1 : 2
             let address = settings.ethernetAddress(orHost: host)
-            let device = try MemifDevice(MemifConfiguration(settings, address: address.rawValue))
+            var device = try MemifDevice(MemifConfiguration(settings, address: address.rawValue))
+            if settings.memif.role == .client { findServer(&device) }
             return NetworkParts(
                 device: .holding(device), configuration: try NetworkConfiguration(settings, host: host), entropy: entropy)
         case "catloop":
@@ -35,6 +36,18 @@ package struct NetworkParts {
             return NetworkParts(
                 device: .holding(device), configuration: try NetworkConfiguration(settings, loop: true), entropy: entropy)
         default: return nil
+        }
+    }
+
+    /// Waits a moment for a server that is there already: frames that are sent before the link is up are lost. One that comes later is found
+    /// while the libOS runs.
+    private static func findServer(_ device: inout MemifDevice) {
+        var clock = Clock(.system)
+        let deadline = clock.now() &+ 100_000_000
+        while clock.now() < deadline {
+            _ = device.maintain(now: clock.now())
+            if device.isConnected { return }
+            usleep(50)
         }
     }
 

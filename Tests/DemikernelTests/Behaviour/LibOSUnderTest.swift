@@ -93,6 +93,16 @@ extension LibOSUnderTest {
         libOS("catloop", name, stackCapabilities, adjust)
     }
 
+    /// A network stack over memif, with a reflector at the other end.
+    private static func catnip(_ name: String, _ adjust: (inout Configuration) -> Void) -> LibOSUnderTest {
+        libOS("catnip", name, stackCapabilities) {
+            $0.memif.socket = Reflector.socket
+            $0.network.addresses = ["10.117.0.1/24", "fd00:117::1/64"]
+            $0.network.localDelivery = .device
+            adjust(&$0)
+        }
+    }
+
     /// Every libOS in every way in which it learns what its device has.
     static let all: [LibOSUnderTest] = [
         catnap("polling its sockets") {
@@ -110,6 +120,11 @@ extension LibOSUnderTest {
         catloop("checked heap, software checksums") {
             $0.heap.checked = true
             $0.network.checksumOffload = false
+        },
+        catnip("polling") { $0.wait.spin = .forever },
+        catnip("sleeping, checked heap") {
+            $0.wait.spin = .atMost(.zero)
+            $0.heap.checked = true
         },
     ]
 
@@ -209,10 +224,16 @@ extension LibOS {
 
     /// Turns until nothing of what connections held is under way any more: acknowledgements, and what goes round in the device. For libOSes
     /// whose network is in the kernel there is nothing to wait for.
-    func settle() {
+    func settle(to count: Int = 0) {
         guard core.network.isPresent else { return }
         let deadline = core.clock.now() + Duration.patience.nanosecondsClamped
-        while core.heap.statistics.liveObjects > 0, core.clock.now() < deadline { core.idleTurn() }
+        while liveObjects != count, core.clock.now() < deadline { core.idleTurn() }
+    }
+
+    /// Expects so many objects to be referenced once what is under way has come to its end.
+    func expectLiveObjects(_ count: Int, at location: SourceLocation = #_sourceLocation) {
+        settle(to: count)
+        #expect(liveObjects == count, sourceLocation: location)
     }
 
     /// Heap objects that are referenced, by the application or by the libOS.
