@@ -27,15 +27,17 @@ enum Reflector {
             _ = heap.makeCurrent()
             let settings = MemifConfiguration(role: .server, socketPath: "@demikernel-reflector-\(getpid())", address: 0x0200_0000_00ff)
             var device = try MemifDevice(settings)
-            reflect(&device, FrameBurst(heap: heap.reference))
+            // Forever: the heap is lent, so that it lives as long.
+            while true { reflect(&device, heap) }
         } catch {
             Issue.record("the reflector cannot start: \(error)")
         }
     }
 
-    private static func reflect(_ device: inout MemifDevice, _ frames: consuming FrameBurst) -> Never {
+    private static func reflect(_ device: inout MemifDevice, _ heap: borrowing Heap) {
+        var frames = FrameBurst(heap: heap.reference)
         var idle = 0
-        while true {
+        for _ in 0..<1_000_000 {
             device.receive(into: &frames)
             if !frames.isEmpty {
                 device.transmit(&frames)
