@@ -28,11 +28,11 @@ extension Core {
     // MARK: - bind and listen
 
     mutating func bindNetwork(_ index: UInt32, _ address: SocketAddress) throws(DemikernelError) {
-        let isShared = network[index].isPortShared
         if queues[index].kind == .networkStream {
-            network[index].local = try network.stack.tcp.reserve(local: address, reuse: isShared, ip: &network.stack.ip)
+            // Connections in TIME_WAIT keep nobody from the port, as with Catnap.
+            network[index].local = try network.stack.tcp.reserve(local: address, reuse: true, ip: &network.stack.ip)
         } else {
-            adopt(try network.stack.udp.bind(address, reuse: isShared, tag: index, ip: &network.stack.ip), as: index)
+            adopt(try network.stack.udp.bind(address, reuse: network[index].isPortShared, tag: index, ip: &network.stack.ip), as: index)
         }
         queues[index].state = .bound
         queues[index].flags.insert(.bound)
@@ -102,7 +102,7 @@ extension Core {
         queues[index].state = stateWithoutPeer(index)
         guard queues[index].state == .bound else { return }
         // The connection had the address; it is the socket's again, where nobody has been faster.
-        let again = try? network.stack.tcp.reserve(local: network[index].local, reuse: network[index].isPortShared, ip: &network.stack.ip)
+        let again = try? network.stack.tcp.reserve(local: network[index].local, reuse: true, ip: &network.stack.ip)
         if again == nil {
             queues[index].state = .unbound
             queues[index].flags.remove(.bound)

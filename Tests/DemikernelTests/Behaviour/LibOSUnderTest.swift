@@ -27,6 +27,8 @@ struct LibOSUnderTest: Sendable, CustomTestStringConvertible {
         static let kernelBuffers = Capabilities(rawValue: 32)
         /// libOSes on several threads, started alike, are in one network.
         static let sharedNetwork = Capabilities(rawValue: 64)
+        /// Several TCP sockets share a port where all have SO_REUSEPORT.
+        static let sharedPorts = Capabilities(rawValue: 128)
     }
 
     let name: String
@@ -65,7 +67,7 @@ struct LibOSUnderTest: Sendable, CustomTestStringConvertible {
 
 extension LibOSUnderTest {
     static let catnapCapabilities: Capabilities = [
-        .ipv6, .files, .datagramRefusal, .fullBacklogStalls, .kernelPeer, .kernelBuffers, .sharedNetwork,
+        .ipv6, .files, .datagramRefusal, .fullBacklogStalls, .kernelPeer, .kernelBuffers, .sharedNetwork, .sharedPorts,
     ]
     static let stackCapabilities: Capabilities = [.ipv6, .files, .datagramRefusal, .fullBacklogStalls]
 
