@@ -186,6 +186,6 @@ extension Core {
         }
         completeWriter(index, slot, errno: Errno.canceled.rawValue)
         if wasDeferred { pollWriters(index, regardless: false) }
-        if queues[index].kind == .kernelStream { finishShutdown(index) }
+        if queues[index].kind == .kernelStream { finishShutdown(index) } else if queues[index].kind == .networkStream { finishNetworkShutdown(index) }
     }
 }

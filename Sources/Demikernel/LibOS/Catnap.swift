@@ -20,9 +20,10 @@ package struct Catnap: ~Copyable {
     var files: FileBackend
     var sends: BatchedSends
 
-    /// What events that belong to no queue carry: the mailbox's, and the file engine's.
+    /// What events that belong to no queue carry: the mailbox's, the file engine's, and the network device's.
     static var mailboxData: UInt64 { .max }
     static var filesData: UInt64 { .max - 1 }
+    static var networkData: UInt64 { .max - 2 }
 
     init(_ configuration: Configuration, wakeDescriptor: Int32) throws(DemikernelError) {
         let blocked = try BlockedQueues(capacity: configuration.descriptors.capacity)
@@ -195,6 +196,8 @@ extension Core {
             case Catnap.mailboxData: mailbox.acknowledge()
             // The engine's completions are taken by whoever polls it.
             case Catnap.filesData: break
+            // The device is polled after every sleep.
+            case Catnap.networkData: break
             default: noteReadiness(index: UInt32(truncatingIfNeeded: data), generation: UInt32(truncatingIfNeeded: data >> 32), events)
             }
         }

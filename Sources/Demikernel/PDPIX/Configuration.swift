@@ -13,6 +13,9 @@ public struct Configuration: Sendable, Equatable {
     public var descriptors = Descriptors()
     public var clock = Clock()
     public var catnap = Catnap()
+    public var network = Network()
+    public var memif = Memif()
+    public var catloop = Catloop()
 
     /// Every setting at its default.
     public init() {}

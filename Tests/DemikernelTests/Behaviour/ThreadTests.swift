@@ -23,7 +23,7 @@ extension PDPIXBehaviour {
             }
         }
 
-        @Test(arguments: LibOSUnderTest.all)
+        @Test(arguments: LibOSUnderTest.all.filter { $0.capabilities.contains(.sharedNetwork) })
         func `libOSes on several threads talk to each other`(_ subject: LibOSUnderTest) async throws {
             let count = 4
             let meeting = Meeting(count)
