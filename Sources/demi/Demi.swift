@@ -21,6 +21,7 @@ struct Demi: ParsableCommand {
         subcommands: [
             DemoCommand.self,
             EchoCommand.self,
+            FramesCommand.self,
             BenchCommand.self,
             DoctorCommand.self,
             ConfigurationCommand.self,
