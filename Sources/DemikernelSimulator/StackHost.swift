@@ -27,6 +27,7 @@ package final class StackHost: SimulatedNode {
     private var ticket: UInt64 = 0
     private var turnTime: UInt64 = 0
     private var turns = 0
+    private var isInTurn = false
 
     /// A host over a device with these capabilities. Throws what the stack refuses.
     package init(
@@ -64,7 +65,8 @@ package final class StackHost: SimulatedNode {
 
     /// Lends out the stack for calls; what it wants to send goes out at once, and its deadline is asked for again.
     package func use<Result, Failure: Error>(_ body: (inout NetworkStack) throws(Failure) -> Result) throws(Failure) -> Result {
-        defer { wake(at: simulation.now) }
+        // A turn looks by itself at what is to be sent, and when the stack wants the next one.
+        defer { if !isInTurn { wake(at: simulation.now) } }
         return try body(&stack)
     }
 
@@ -75,6 +77,8 @@ package final class StackHost: SimulatedNode {
         let now = simulation.now
         turns = now == turnTime ? turns + 1 : 0
         turnTime = now
+        isInTurn = true
+        defer { isInTurn = false }
         if turns > Self.turnsMaximum {
             isSpinning = true
             return
