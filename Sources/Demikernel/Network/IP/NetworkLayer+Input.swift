@@ -152,11 +152,19 @@ extension NetworkLayer {
         }
         var whole = head
         whole.trimLast(head.byteCount - view.totalLength)
-        if view.isFragment {
-            guard let datagram = reassemble(whole, view, link, now: now) else { return .consumed }
-            whole = datagram
-        }
-        return deliver(
+        guard view.isFragment else { return deliver(whole, view, isBroadcast: isBroadcast, link, into: &packet, now: now) }
+        // The fragment's header is gone with its fragment: the datagram has one of its own.
+        guard let datagram = reassemble(whole, view, now: now) else { return .consumed }
+        guard let view = IPv4HeaderView(datagram.packet) else { return drop(datagram) }
+        var link = link
+        link.checksumIsValid = trustsDevice || link.isLooped
+        return deliver(datagram, view, isBroadcast: isBroadcast, link, into: &packet, now: now)
+    }
+
+    private mutating func deliver(
+        _ whole: Segment, _ view: IPv4HeaderView, isBroadcast: Bool, _ link: Link, into packet: inout ReceivedPacket, now: UInt64
+    ) -> Arrival {
+        deliver(
             whole, headerBytes: view.headerLength, view.ipProtocol, from: view.sourceAddress, to: view.destinationAddress,
             traffic: view.differentiatedServices << 2 | view.ecn.rawValue, hopLimit: view.timeToLive, isBroadcast: isBroadcast, link,
             into: &packet, now: now)

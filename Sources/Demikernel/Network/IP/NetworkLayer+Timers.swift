@@ -4,7 +4,7 @@ extension NetworkLayer {
     /// When ``runTimers(_:)`` next has something to do; `UInt64.max` for never. Constant time.
     @inline(__always)
     mutating func nextDeadline() -> UInt64 {
-        min(min(neighbours.nextDeadline(), announcement.deadline), pathMTUs.nextDeadline())
+        min(min(neighbours.nextDeadline(), announcement.deadline), min(pathMTUs.nextDeadline(), reassembly.nextDeadline))
     }
 
     /// Runs what is due. Constant time when nothing is.
@@ -16,6 +16,7 @@ extension NetworkLayer {
     @inline(never)
     private mutating func runTimersSlow(_ now: UInt64) {
         runNeighbourTimers(now)
+        expireDatagrams(now)
         if pathMTUs.expire(now) { advanceEpoch() }
         if announcement.deadline <= now { announceAll(now) }
     }

@@ -50,6 +50,7 @@ package struct NetworkLayer: ~Copyable {
     let gatewayIPv6: IPAddress?
     let neighbourConfiguration: NeighbourConfiguration
     var pathMTUs: PathMTUTable
+    var reassembly: ReassemblyTable
     /// Frames of this host to itself.
     var looped: FrameBurst
     /// Frames whose neighbour did not answer: the transports have to know.
@@ -76,6 +77,7 @@ package struct NetworkLayer: ~Copyable {
         let hash = NetworkHash(words.0, words.1)
         let neighbours = try NeighbourTable(configuration.neighbours, hash: hash)
         let pathMTUs = try PathMTUTable(capacity: configuration.pathMTUCapacity, lifetime: configuration.pathMTULifetime, hash: hash)
+        let reassembly = try ReassemblyTable(configuration.reassembly)
         self.hash = hash
         random = NetworkRandom(seed: words.2)
         self.heap = heap
@@ -93,6 +95,7 @@ package struct NetworkLayer: ~Copyable {
         neighbourConfiguration = configuration.neighbours
         self.neighbours = neighbours
         self.pathMTUs = pathMTUs
+        self.reassembly = reassembly
         outgoing = FrameBurst(capacity: 256, heap: heap)
         looped = FrameBurst(capacity: 256, heap: heap)
         undeliverable = FrameBurst(capacity: 64, heap: heap)
