@@ -206,8 +206,8 @@ final class ScenarioHost {
         if let place = unsafe connection.pattern(sentByClient: !end.isClient).mismatch(bytes, from: end.received) {
             return world.fail("wrong byte at offset \(end.received + place) of connection \(connection.state)")
         }
-        end.received += unsafe bytes.count
-        world.report.streamBytes += UInt64(unsafe bytes.count)
+        end.received += bytes.count
+        world.report.streamBytes += UInt64(bytes.count)
         if end.received > end.receiveTotal { world.fail("more bytes than were sent on connection \(connection.state)") }
     }
 
@@ -240,7 +240,7 @@ final class ScenarioHost {
                 let cut = random.number(in: 1...count - 1)
                 var first = segment
                 first.trimLast(count - cut)
-                let rest = segment.slice(cut, count - cut)
+                let rest = segment.slice(cut, count: count - cut)
                 list = .single(first)
                 guard heap.append(rest, to: &list) else {
                     list.releaseAll()

@@ -85,7 +85,7 @@ package final class StackHost: SimulatedNode {
         }
         for frame in arrived {
             // Where the heap is exhausted the frame is lost, as with a device.
-            _ = burst.append(byteCount: frame.count) { target in unsafe target.copyBytes(from: frame) }
+            _ = unsafe burst.append(byteCount: frame.count) { target in unsafe target.copyBytes(from: frame) }
             if burst.isFull { stack.receive(&burst, now: now) }
         }
         arrived.removeAll(keepingCapacity: true)

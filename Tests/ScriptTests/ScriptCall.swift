@@ -1,5 +1,5 @@
 import Demikernel
-import SystemPackage
+import Glibc
 
 /// What the application does in a script, and what it checks.
 enum ScriptCall {
@@ -221,15 +221,11 @@ extension ScriptCall {
 /// Errors by the names that scripts use.
 enum ScriptErrno {
     static let names: [Int32: String] = [
-        Errno.connectionReset.rawValue: "ECONNRESET", Errno.connectionRefused.rawValue: "ECONNREFUSED", Errno.timedOut.rawValue: "ETIMEDOUT",
-        Errno.noRouteToHost.rawValue: "EHOSTUNREACH", Errno.networkUnreachable.rawValue: "ENETUNREACH", Errno.brokenPipe.rawValue: "EPIPE",
-        Errno.addressInUse.rawValue: "EADDRINUSE", Errno.addressNotAvailable.rawValue: "EADDRNOTAVAIL",
-        Errno.invalidArgument.rawValue: "EINVAL", Errno.socketNotConnected.rawValue: "ENOTCONN", Errno.badFileDescriptor.rawValue: "EBADF",
-        Errno.messageTooLong.rawValue: "EMSGSIZE", Errno.noMemory.rawValue: "ENOMEM", Errno.connectionAbort.rawValue: "ECONNABORTED",
-        Errno.resourceTemporarilyUnavailable.rawValue: "EAGAIN", Errno.noBufferSpace.rawValue: "ENOBUFS",
-        Errno.noProtocolOption.rawValue: "ENOPROTOOPT", Errno.protocolError.rawValue: "EPROTO",
-        Errno.destinationAddressRequired.rawValue: "EDESTADDRREQ", Errno.socketIsConnected.rawValue: "EISCONN",
-        Errno.permissionDenied.rawValue: "EACCES", Errno.addressFamilyNotSupported.rawValue: "EAFNOSUPPORT",
+        ECONNRESET: "ECONNRESET", ECONNREFUSED: "ECONNREFUSED", ETIMEDOUT: "ETIMEDOUT", EHOSTUNREACH: "EHOSTUNREACH",
+        ENETUNREACH: "ENETUNREACH", EPIPE: "EPIPE", EADDRINUSE: "EADDRINUSE", EADDRNOTAVAIL: "EADDRNOTAVAIL", EINVAL: "EINVAL",
+        ENOTCONN: "ENOTCONN", EBADF: "EBADF", EMSGSIZE: "EMSGSIZE", ENOMEM: "ENOMEM", ECONNABORTED: "ECONNABORTED", EAGAIN: "EAGAIN",
+        ENOBUFS: "ENOBUFS", ENOPROTOOPT: "ENOPROTOOPT", EPROTO: "EPROTO", EDESTADDRREQ: "EDESTADDRREQ", EISCONN: "EISCONN",
+        EACCES: "EACCES", EAFNOSUPPORT: "EAFNOSUPPORT",
     ]
 
     static func name(_ number: Int32) -> String { number == 0 ? "none" : names[number] ?? "errno \(number)" }

@@ -50,7 +50,7 @@ extension ScriptPacket {
     /// The frame that the peer sends.
     func frame(_ context: inout ScriptContext) throws -> [UInt8] {
         let stations = context.stations
-        let flow = try flow(context)
+        let flow = try context.flow(self)
         if case .raw(let bytes) = body { return bytes }
         if case .arp(let isReply, let sender, let target, let hardware) = body {
             let own = try self.hardware("sender") ?? hardware ?? stations.remoteHardware

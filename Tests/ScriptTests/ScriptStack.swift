@@ -1,5 +1,5 @@
 import Demikernel
-import SystemPackage
+import DemikernelSimulator
 
 /// The stack that a script talks to, with a heap of its own and a device that hands every frame over at once.
 final class ScriptStack {
@@ -45,7 +45,7 @@ final class ScriptStack {
     }
 
     func inject(_ frame: [UInt8]) throws {
-        guard burst.append(byteCount: frame.count, fill: { target in unsafe target.copyBytes(from: frame) }) else {
+        guard unsafe burst.append(byteCount: frame.count, fill: { target in unsafe target.copyBytes(from: frame) }) else {
             // Shorter than any device would give.
             return
         }
@@ -166,7 +166,7 @@ final class ScriptStack {
 
     func close(_ name: String, isAbort: Bool) throws {
         if let udp = udpSockets.removeValue(forKey: name) {
-            stack.udp.close(udp)
+            stack.closeUDP(udp)
         } else {
             stack.close(try socket(name), lingerReset: isAbort, now: now)
             sockets[name] = nil
@@ -175,7 +175,7 @@ final class ScriptStack {
     }
 
     func setOptions(_ name: String, _ options: TCPSocketOptions) throws {
-        stack.tcp.setOptions(try socket(name), options)
+        stack.tcp.setOptions(try socket(name), options, now: now)
         drain()
     }
 
@@ -184,18 +184,18 @@ final class ScriptStack {
     // MARK: - UDP
 
     func udpBind(_ name: String, _ address: SocketAddress) throws -> ScriptCall.Outcome {
-        try outcome { udpSockets[name] = try stack.udpBind(address, tag: tag(name)) }
+        try outcome { udpSockets[name] = try stack.bindUDP(address, tag: tag(name)) }
     }
 
     func udpConnect(_ name: String, _ address: SocketAddress) throws -> ScriptCall.Outcome {
         let socket = try udpSocket(name)
-        return try outcome { try stack.udpConnect(socket, to: address) }
+        return try outcome { try stack.connectUDP(socket, to: address) }
     }
 
     func udpSend(_ name: String, _ content: [UInt8], to address: SocketAddress?) throws -> ScriptCall.Outcome {
         let socket = try udpSocket(name)
         let list = try segments(content)
-        let result = try outcome { try stack.udpSend(socket, list, to: address, now: now) }
+        let result = try outcome { try stack.sendUDP(socket, list, to: address, now: now) }
         if result != .success { list.releaseAll() }
         return result
     }
@@ -231,45 +231,5 @@ final class ScriptStack {
             }
         }
         return nil
-    }
-}
-
-// MARK: - One call, one access
-
-extension NetworkStack {
-    fileprivate mutating func listen(on address: SocketAddress, backlog: Int, options: TCPSocketOptions, tag: UInt32) throws(DemikernelError) -> TCPSocket {
-        try tcp.listen(on: address, backlog: backlog, options: options, tag: tag, ip: &ip)
-    }
-
-    fileprivate mutating func connect(
-        from local: SocketAddress?, to remote: SocketAddress, options: TCPSocketOptions, tag: UInt32, now: UInt64
-    ) throws(DemikernelError) -> TCPSocket {
-        try tcp.connect(from: local, to: remote, options: options, tag: tag, ip: &ip, now: now)
-    }
-
-    fileprivate mutating func send(_ socket: TCPSocket, _ list: SegmentList, now: UInt64) -> SendResult {
-        tcp.send(socket, list, ip: &ip, now: now)
-    }
-
-    fileprivate mutating func receive(_ socket: TCPSocket, limit: Int, now: UInt64) -> ReceiveResult {
-        tcp.receive(socket, limit: limit, ip: &ip, now: now)
-    }
-
-    fileprivate mutating func shutdownSend(_ socket: TCPSocket, now: UInt64) { tcp.shutdownSend(socket, ip: &ip, now: now) }
-
-    fileprivate mutating func close(_ socket: TCPSocket, lingerReset: Bool, now: UInt64) {
-        tcp.close(socket, lingerReset: lingerReset, ip: &ip, events: &events, now: now)
-    }
-
-    fileprivate mutating func udpBind(_ address: SocketAddress, tag: UInt32) throws(DemikernelError) -> UDPSocket {
-        try udp.bind(address, reuse: false, tag: tag, ip: &ip)
-    }
-
-    fileprivate mutating func udpConnect(_ socket: UDPSocket, to address: SocketAddress) throws(DemikernelError) {
-        try udp.connect(socket, to: address, ip: &ip)
-    }
-
-    fileprivate mutating func udpSend(_ socket: UDPSocket, _ list: SegmentList, to address: SocketAddress?, now: UInt64) throws(DemikernelError) {
-        try udp.send(socket, list, to: address, ip: &ip, now: now)
     }
 }
