@@ -61,6 +61,7 @@ package struct NetworkConfiguration: Sendable {
     package var reassembly = ReassemblyConfiguration()
     package var icmp = ICMPConfiguration()
     package var udp = UDPConfiguration()
+    package var tcp = TCPConfiguration()
     /// Entries of the path MTU table: destinations with a smaller MTU than the link's.
     package var pathMTUCapacity = 1024
     /// How long a path MTU is believed: ten minutes, RFC 1191, section 6.3.

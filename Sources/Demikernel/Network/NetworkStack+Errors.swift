@@ -45,6 +45,10 @@ extension NetworkStack {
             udp.receiveError(
                 source: quoted.source, destination: quoted.destination, quotedTransport: quoted.upperLayer, error: error, ip: &ip,
                 events: &events, now: now)
+        case .tcp:
+            tcp.receiveError(
+                source: quoted.source, destination: quoted.destination, quotedTransport: quoted.upperLayer, error: error, ip: &ip,
+                events: &events, now: now)
         default: ip.counters.icmpErrorsIgnored &+= 1
         }
     }

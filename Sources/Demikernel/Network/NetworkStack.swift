@@ -5,6 +5,7 @@
 package struct NetworkStack: ~Copyable {
     package var ip: NetworkLayer
     package var udp: UDP
+    package var tcp: TCP
     package var events: SocketEvents
 
     /// Throws EINVAL, with what is wrong, for settings that contradict each other or the device, ENOMEM where there is no address space.
@@ -13,9 +14,11 @@ package struct NetworkStack: ~Copyable {
     ) throws(DemikernelError) {
         let ip = try NetworkLayer(configuration, heap: heap, device: device, entropy: entropy, now: now)
         let udp = try UDP(configuration.udp, heap: heap, entropy: entropy)
+        let tcp = try TCP(configuration.tcp, heap: heap, entropy: entropy, now: now)
         let events = try SocketEvents(tags: configuration.tagsMaximum)
         self.ip = ip
         self.udp = udp
+        self.tcp = tcp
         self.events = events
     }
 
@@ -31,19 +34,21 @@ package struct NetworkStack: ~Copyable {
     /// Runs the timers that are due, and what this host has sent to itself. Constant time when there is nothing.
     package mutating func poll(now: UInt64) {
         ip.runTimers(now)
+        tcp.poll(ip: &ip, events: &events, now: now)
         finish(now: now)
     }
 
     /// When `poll` next has something to do; nil for never.
     package mutating func nextDeadline() -> UInt64? {
         if !ip.looped.isEmpty || !ip.undeliverable.isEmpty { return 0 }
-        let deadline = ip.nextDeadline()
+        let deadline = min(ip.nextDeadline(), tcp.nextDeadline() ?? .max)
         return deadline == .max ? nil : deadline
     }
 
     /// The end of a burst, and of a poll.
     @inline(__always)
     private mutating func finish(now: UInt64) {
+        tcp.flush(ip: &ip, now: now)
         if !ip.looped.isEmpty || !ip.undeliverable.isEmpty { finishSlow(now: now) }
     }
 
@@ -55,6 +60,7 @@ package struct NetworkStack: ~Copyable {
         while !ip.looped.isEmpty, left > 0 {
             pass(ip.receiveLooped(ip.looped.removeFirst(), into: &packet, now: now), packet, now: now)
             left -= 1
+            if ip.looped.isEmpty { tcp.flush(ip: &ip, now: now) }
         }
         while !ip.undeliverable.isEmpty {
             let frame = ip.undeliverable.removeFirst()
@@ -68,7 +74,7 @@ package struct NetworkStack: ~Copyable {
         switch arrival {
         case .consumed: break
         case .udp: udp.receive(packet, ip: &ip, events: &events, now: now)
-        case .tcp: packet.frame.release()
+        case .tcp: tcp.receive(packet, ip: &ip, events: &events, now: now)
         case .icmpError, .icmpv6Error: receiveError(packet, now: now)
         }
     }

@@ -18,7 +18,7 @@ struct PortTable: ~Copyable {
         static var none: UInt32 { .max }
     }
 
-    private struct Use: BitwiseCopyable {
+    struct Use: BitwiseCopyable {
         /// Connections with this local port, those in TIME_WAIT included.
         var connections: UInt32
         /// Those whose sockets do not reuse addresses: a stranger in the way of bind(2).

@@ -5,7 +5,7 @@
 ///
 /// Invariant: entries are not empty and follow each other without gaps; `cursor` is at most the number of entries.
 struct SendQueue: BitwiseCopyable {
-    private struct Entry: BitwiseCopyable {
+    struct Entry: BitwiseCopyable {
         var segment: Segment
         /// The sequence number of the segment's first byte.
         var start: SequenceNumber

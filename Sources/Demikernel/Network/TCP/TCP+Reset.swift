@@ -84,3 +84,58 @@ extension TCPShared {
         sendReset(header, on: &path, ip: &ip, now: now)
     }
 }
+
+// MARK: - What the network says
+
+extension TCP {
+    /// An ICMP error about a segment of ours. RFC 1122, section 4.2.3.9; RFC 5927, section 4: it is believed only where it quotes a sequence number
+    /// that is out, and hard errors end only a connection that is being opened.
+    package mutating func receiveError(
+        source: IPAddress, destination: IPAddress, quotedTransport: PacketBytes, error: ICMPError, ip: inout NetworkLayer,
+        events: inout SocketEvents, now: UInt64
+    ) {
+        guard quotedTransport.count >= 8 else { return }
+        let tuple = ConnectionTuple(
+            local: source, localPort: quotedTransport.load16(0), remote: destination, remotePort: quotedTransport.load16(2))
+        guard let slot = find(tuple, code(tuple)), slot & Self.timeWaitBit == 0 else { return }
+        let sequence = SequenceNumber(quotedTransport.load32(4))
+        connections[unchecked: slot].receiveError(error, about: sequence, &shared, ip: &ip, now: now)
+        if !connections[unchecked: slot].flags.isDisjoint(with: .wantsSettling) { settle(slot, ip: &ip, events: &events, now: now) }
+    }
+}
+
+extension TCPConnection {
+    fileprivate mutating func receiveError(
+        _ error: ICMPError, about sequence: SequenceNumber, _ shared: inout TCPShared, ip: inout NetworkLayer, now: UInt64
+    ) {
+        guard sequence.isWithin(sendUnacknowledged, length: max(1, flightSize)) else { return }
+        if case .packetTooBig(let mtu) = error { return reducePathMTU(mtu, &shared, ip: &ip, now: now) }
+        guard state == .synSent || state == .synReceived else { return }
+        // RFC 5461: while it is being opened, a connection takes soft errors seriously too: somebody waits for it. Those of the link itself come
+        // when the neighbour has not answered.
+        close(error.errno.rawValue)
+    }
+
+    /// The path takes smaller packets: RFC 1191, section 6.5; RFC 8201, section 5.4. What is out is cut anew and goes again at once; this is no
+    /// congestion.
+    private mutating func reducePathMTU(_ mtu: UInt16, _ shared: inout TCPShared, ip: inout NetworkLayer, now: UInt64) {
+        guard mtu < path.mtu else { return }
+        let before = segmentSize
+        path.mtu = mtu
+        updateSegmentSize()
+        guard segmentSize < before else { return }
+        shared.counters.pathMTUReductions &+= 1
+        guard maySend else { return }
+        scoreboard.markAllLost()
+        transmitSome(&shared, ip: &ip, now: now)
+    }
+
+    /// Three timeouts in a row: perhaps something on the path swallows large packets and says nothing. RFC 2923, section 2.1; RFC 8899, section 3.
+    mutating func suspectBlackHole(_ shared: inout TCPShared) {
+        let least: UInt16 = path.isIPv4 ? 576 : 1_280
+        guard path.mtu > least else { return }
+        path.mtu = least
+        updateSegmentSize()
+        shared.counters.pathMTUReductions &+= 1
+    }
+}

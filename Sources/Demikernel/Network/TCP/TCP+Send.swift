@@ -53,7 +53,7 @@ extension TCPConnection {
         var length = min(wanted, usable)
         if length == 0 { return 0 }
         // RFC 5681, section 3.1: FlightSize less what is known to have left the network; at least one segment when nothing is out.
-        let inNetwork = scoreboard.inNetwork(flight)
+        let inNetwork = inNetwork
         if inNetwork != 0, Int(inNetwork) &+ Int(length) > congestionAllowance { return 0 }
         if length == full { return length }
         if length == unsent {
@@ -69,7 +69,7 @@ extension TCPConnection {
     /// Bytes that may be in the network now.
     @inline(__always) var congestionAllowance: Int {
         // RFC 3042: each of the first two duplicate acknowledgements lets one more segment go. With SACK the scoreboard has seen to it.
-        if duplicateAcknowledgements == 0 || flags.contains(.selectiveAcknowledgement) { return congestion.window }
+        if duplicateAcknowledgements == 0 || !flags.isDisjoint(with: [.selectiveAcknowledgement, .isInRecovery]) { return congestion.window }
         return congestion.window + Int(min(duplicateAcknowledgements, 2)) * Int(segmentSize)
     }
 
@@ -109,6 +109,7 @@ extension TCPConnection {
         shared.counters.segmentsSent &+= 1
         shared.counters.bytesSent &+= UInt64(truncatingIfNeeded: length)
         noteAcknowledgementSent()
+        if flags.contains(.isInRecovery) { recovery.noteSent(UInt32(truncatingIfNeeded: length)) }
         if isNew {
             let covered = UInt32(truncatingIfNeeded: length) &+ (fin ? 1 : 0)
             guard scoreboard.recordSent(sequence, covered, now: now, in: shared.heap) else {
@@ -118,6 +119,7 @@ extension TCPConnection {
             }
             if flightSize == 0 { stalledSince = now }
             sendNext = sequence + covered
+            congestion.noteSent(inNetwork: inNetwork)
             if fin { flags.insert(.finIsSent) }
         } else {
             shared.counters.retransmittedSegments &+= 1

@@ -147,9 +147,15 @@ extension TCPConnection {
         let timeout = roundTrip.timeout(shared.limits)
         retransmissionTimer = .timeout
         retransmissionDeadline = now &+ timeout
-        if mayProbe, let probe = tailLossProbeDelay(shared), probe < timeout {
-            retransmissionTimer = .tailLossProbe
-            retransmissionDeadline = now &+ probe
+        if reorderingDeadline != .max {
+            retransmissionTimer = .reordering
+            retransmissionDeadline = min(retransmissionDeadline, reorderingDeadline)
+        } else if mayProbe {
+            let probe = tailLossProbeDelay()
+            if probe < timeout {
+                retransmissionTimer = .tailLossProbe
+                retransmissionDeadline = now &+ probe
+            }
         }
         armTimer(&shared)
     }

@@ -2,14 +2,7 @@ import Glibc
 import SystemPackage
 
 /// Which congestion control a connection uses.
-package enum TCPCongestionControl: UInt8, BitwiseCopyable, Sendable, CaseIterable {
-    /// RFC 9438.
-    case cubic
-    /// RFC 5681, RFC 6582.
-    case newReno
-    /// RFC 8257: for data centres whose switches mark early; negotiates ECN.
-    case dctcp
-}
+package typealias TCPCongestionControl = CongestionControl.Algorithm
 
 /// How a stack's TCP behaves. Times are in nanoseconds, sizes in bytes.
 package struct TCPConfiguration: Sendable, Equatable {

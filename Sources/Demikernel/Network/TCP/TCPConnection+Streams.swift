@@ -184,8 +184,8 @@ extension TCPConnection {
         result.roundTripVariation = roundTrip.variation
         result.minimumRoundTrip = roundTrip.minimum
         result.retransmissionTimeout = roundTrip.timeout(limits)
-        result.congestionWindow = Int(congestion.window)
-        result.slowStartThreshold = Int(congestion.slowStartThreshold)
+        result.congestionWindow = congestion.window
+        result.slowStartThreshold = congestion.slowStartThreshold
         result.sendWindow = Int(sendWindow)
         result.receiveWindow = Int(receiveEdge.distance(from: receiveNext))
         result.maximumSegmentSize = Int(segmentSize)

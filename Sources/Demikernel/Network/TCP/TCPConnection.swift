@@ -29,8 +29,6 @@ struct ConnectionFlags: OptionSet, BitwiseCopyable {
     static var echoesCongestion: ConnectionFlags { .init(rawValue: 1 << 14) }
     /// The next data segment carries CWR.
     static var reportsReduction: ConnectionFlags { .init(rawValue: 1 << 15) }
-    /// RFC 8257, section 3.2: DCTCP.CE.
-    static var lastWasMarked: ConnectionFlags { .init(rawValue: 1 << 16) }
     /// `send` answered `.full`: a `writable` event follows.
     static var wantsToWrite: ConnectionFlags { .init(rawValue: 1 << 17) }
     /// The last entry of the receive queue is memory of our own, with room behind.
@@ -53,8 +51,6 @@ struct ConnectionFlags: OptionSet, BitwiseCopyable {
     static var isBlocked: ConnectionFlags { .init(rawValue: 1 << 25) }
     /// Undoing a spurious timeout is possible: RFC 3522.
     static var mayUndo: ConnectionFlags { .init(rawValue: 1 << 26) }
-    /// The ECN marks of this round trip were answered: one reduction per window.
-    static var hasReduced: ConnectionFlags { .init(rawValue: 1 << 27) }
     /// `receiveEnd` is known: the FIN has come, ahead of data that has not.
     static var finIsKnown: ConnectionFlags { .init(rawValue: 1 << 28) }
 
@@ -175,6 +171,10 @@ struct TCPConnection: ~Copyable {
     var error: Int32 = 0
     /// Where retransmissions stand: see TCP+Acknowledge.
     var recovery = ProportionalRateReduction()
+    /// When to look again for what is only late: RFC 8985, section 6.3.
+    var reorderingDeadline = UInt64.max
+    /// TSval of the first retransmission after a timeout.
+    var undoStamp: UInt32 = 0
     var totalRetransmissions: UInt32 = 0
     var options: TCPSocketOptions
     /// The most that the peer takes in a segment.
