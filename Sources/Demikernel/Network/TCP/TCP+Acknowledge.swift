@@ -70,7 +70,7 @@ extension TCPConnection {
         // A probe of a closed window that is answered: the peer lives. RFC 9293, section 3.8.6.1.
         if retransmissionTimer == .persist { backOff = 0 }
         if flags.contains(.isAfterTimeout) { undoIfSpurious(segment, acknowledged, &shared, now: now) }
-        if flags.contains(.isProbing) { endProbe(segment, delivery, &shared, now: now) }
+        if flags.contains(.isProbing) { endProbe(segment, delivery, now: now) }
         if acknowledged > 0 { leaveRecovery(number, now: now) }
         let lost = findLosses(acknowledged, &shared, now: now)
         respond(segment, acknowledged, flight, delivery, lost: lost, &shared, now: now)
@@ -132,6 +132,8 @@ extension TCPConnection {
     private mutating func enterRecovery(_ shared: inout TCPShared, now: UInt64) {
         shared.counters.fastRecoveries &+= 1
         flags.insert(.isInRecovery)
+        flags.remove(.isProbing)
+        probe.forget()
         recoveryPoint = sendNext
         let flight = flightSize
         congestion.lossDetected(flight: flight, now: now)
@@ -144,6 +146,7 @@ extension TCPConnection {
         guard !flags.isDisjoint(with: [.isInRecovery, .isAfterTimeout]), number >= recoveryPoint else { return }
         if flags.contains(.isInRecovery) { congestion.recovered() }
         scoreboard.recoveryEnded()
+        discovery.fullSizedAcknowledged()
         duplicateAcknowledgements = 0
         flags.remove([.isInRecovery, .isAfterTimeout, .mayUndo])
     }
@@ -207,11 +210,15 @@ extension TCPConnection {
         } else {
             flags.remove(.mayUndo)
         }
-        // A path that swallows large packets: RFC 2923; RFC 8899, section 4.3.
-        if backOff == 3 { suspectBlackHole(&shared) }
+        // A path that swallows large packets and says nothing: RFC 8899, section 4.3.
+        if flightSize >= UInt32(segmentSize), discovery.fullSizedTimedOut(now: now) {
+            shared.counters.pathMTUReductions &+= 1
+            updateSegmentSize()
+        }
         scoreboard.markLostOnTimeout(now: now, roundTrip: roundTrip)
         congestion.timedOut(flight: flightSize, isFirst: backOff == 1, now: now)
         flags.remove([.isInRecovery, .isProbing])
+        probe.forget()
         flags.insert(.isAfterTimeout)
         if flags.contains(.ecn) { flags.insert(.reportsReduction) }
         recoveryPoint = sendNext
@@ -249,10 +256,12 @@ extension TCPConnection {
             && roundTrip.hasSample && !scoreboard.hasHoles
     }
 
-    /// PTO: 2·SRTT, and the peer's delay where it has less than two segments to acknowledge.
-    @inline(__always) func tailLossProbeDelay() -> UInt64 {
-        let delay = max(2 &* roundTrip.smoothed, 2_000_000)
-        return flightSize < 2 &* UInt32(segmentSize) ? delay &+ 200_000_000 : delay
+    /// PTO: 2·SRTT, and the peer's delay where it has less than two segments to acknowledge; 2 ms at least, as others have it.
+    @inline(__always) func tailLossProbeDelay(_ timeout: UInt64) -> UInt64 {
+        max(
+            2_000_000,
+            TailLossProbe.delay(
+                roundTrip, isSingle: flightSize < 2 &* UInt32(segmentSize), delayedAcknowledgement: 200_000_000, timeout: timeout))
     }
 
     /// Section 7.3: one segment more, new where there is one, so that the peer says what it has.
@@ -263,35 +272,31 @@ extension TCPConnection {
         let usable = sendWindow > flightSize ? sendWindow - flightSize : 0
         let length = min(unsent, UInt32(segmentSize), usable)
         var sent = false
-        flags.remove(.probeRepeats)
-        if length > 0 {
+        let repeats = length == 0
+        if !repeats {
             sent = sendData(
                 sendNext, Int(length), fin: length == unsent && flags.contains(.sendIsShut), isNew: true, &shared, ip: &ip, now: now)
         } else {
             let range = scoreboard.lastOutstanding(limit: UInt32(segmentSize))
             if !range.isEmpty { sent = retransmit(range, &shared, ip: &ip, now: now) }
-            flags.insert(.probeRepeats)
         }
         if sent {
             flags.insert(.isProbing)
-            probeEnd = sendNext
+            probe.sent(next: sendNext, repeated: repeats)
         }
         armRetransmission(&shared, now: now)
     }
 
     /// Section 7.4: what the acknowledgement says of the probe.
-    private mutating func endProbe(_ segment: ArrivingSegment, _ delivery: Delivery, _ shared: inout TCPShared, now: UInt64) {
-        guard segment.acknowledgment >= probeEnd else { return }
-        if !flags.contains(.probeRepeats) || delivery.hasDuplicate {
-            flags.remove(.isProbing)
-        } else if segment.acknowledgment > probeEnd {
-            // The probe repaired a loss that nobody saw: congestion all the same.
-            flags.remove(.isProbing)
+    private mutating func endProbe(_ segment: ArrivingSegment, _ delivery: Delivery, now: UInt64) {
+        let isDuplicate = delivery.acknowledged == 0 && segment.options.sackCount == 0 && segment.length == 0
+        switch probe.acknowledged(delivery, isDuplicate: isDuplicate) {
+        case .nothing: return
+        case .over: break
+        case .lossRepaired:
             congestion.lossDetected(flight: flightSize, now: now)
             congestion.recovered()
-        } else if delivery.acknowledged == 0, segment.options.sackCount == 0, segment.length == 0 {
-            // The same number again: both the original and the probe have come.
-            flags.remove(.isProbing)
         }
+        flags.remove(.isProbing)
     }
 }

@@ -48,8 +48,9 @@ extension TCPConnection {
     /// What a segment carries: as much as the peer takes and the path does, less the options that go with every segment (RFC 6691).
     mutating func updateSegmentSize() {
         let options: UInt16 = flags.contains(.timestamps) ? 12 : 0
-        let size = min(peerSegmentSize, localSegmentSize)
+        let size = min(peerSegmentSize, localSegmentSize, discovery.segmentSize)
         segmentSize = max(size > options ? size - options : 1, 28)
+        congestion.setSegmentSize(Int(segmentSize))
     }
 
     /// The handshake is over: data may flow.

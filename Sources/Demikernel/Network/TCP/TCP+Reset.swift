@@ -119,23 +119,11 @@ extension TCPConnection {
     /// The path takes smaller packets: RFC 1191, section 6.5; RFC 8201, section 5.4. What is out is cut anew and goes again at once; this is no
     /// congestion.
     private mutating func reducePathMTU(_ mtu: UInt16, _ shared: inout TCPShared, ip: inout NetworkLayer, now: UInt64) {
-        guard mtu < path.mtu else { return }
-        let before = segmentSize
-        path.mtu = mtu
+        guard discovery.packetTooBig(UInt32(mtu), now: now) else { return }
         updateSegmentSize()
-        guard segmentSize < before else { return }
         shared.counters.pathMTUReductions &+= 1
         guard maySend else { return }
         scoreboard.markAllLost()
         transmitSome(&shared, ip: &ip, now: now)
-    }
-
-    /// Three timeouts in a row: perhaps something on the path swallows large packets and says nothing. RFC 2923, section 2.1; RFC 8899, section 3.
-    mutating func suspectBlackHole(_ shared: inout TCPShared) {
-        let least: UInt16 = path.isIPv4 ? 576 : 1_280
-        guard path.mtu > least else { return }
-        path.mtu = least
-        updateSegmentSize()
-        shared.counters.pathMTUReductions &+= 1
     }
 }

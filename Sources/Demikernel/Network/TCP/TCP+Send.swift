@@ -28,7 +28,10 @@ extension TCPConnection {
 
     mutating func transmitSome(_ shared: inout TCPShared, ip: inout NetworkLayer, now: UInt64) {
         guard maySend else { return }
-        if flightSize == 0 { congestion.afterIdle(now: now, timeout: roundTrip.timeout(shared.limits), segmentSize: Int(segmentSize)) }
+        if flightSize == 0 {
+            congestion.afterIdle(now: now, timeout: roundTrip.timeout(shared.limits), segmentSize: Int(segmentSize))
+            if discovery.raiseIfDue(now: now) { updateSegmentSize() }
+        }
         if scoreboard.hasLost, !retransmitLost(&shared, ip: &ip, now: now) { return }
         var sent = false
         while !hasSentEverything {

@@ -151,7 +151,7 @@ extension TCPConnection {
             retransmissionTimer = .reordering
             retransmissionDeadline = min(retransmissionDeadline, reorderingDeadline)
         } else if mayProbe {
-            let probe = tailLossProbeDelay()
+            let probe = tailLossProbeDelay(timeout)
             if probe < timeout {
                 retransmissionTimer = .tailLossProbe
                 retransmissionDeadline = now &+ probe

@@ -143,6 +143,7 @@ extension TCPConnection {
         initialSequence: SequenceNumber, timestampOffset: UInt32
     ) {
         self.path = path
+        discovery = PathMTUDiscovery(mtu: path.mtu, isIPv4: path.isIPv4)
         self.options = options
         receiveLimit = Self.receiveLimit(options, settings)
         sendLimit = Self.sendLimit(options, settings)

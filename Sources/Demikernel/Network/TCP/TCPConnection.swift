@@ -45,8 +45,6 @@ struct ConnectionFlags: OptionSet, BitwiseCopyable {
     static var isActive: ConnectionFlags { .init(rawValue: 1 << 22) }
     /// A tail loss probe is out: RFC 8985, section 7.3.
     static var isProbing: ConnectionFlags { .init(rawValue: 1 << 23) }
-    /// The probe repeated data instead of sending new.
-    static var probeRepeats: ConnectionFlags { .init(rawValue: 1 << 24) }
     /// The frame queue was full: transmission goes on at the next flush.
     static var isBlocked: ConnectionFlags { .init(rawValue: 1 << 25) }
     /// Undoing a spurious timeout is possible: RFC 3522.
@@ -152,8 +150,8 @@ struct TCPConnection: ~Copyable {
     var initialReceiveSequence = SequenceNumber(0)
     /// RFC 6582, RFC 6675: SND.NXT when the recovery began.
     var recoveryPoint = SequenceNumber(0)
-    /// RFC 8985, section 7.3: SND.NXT when the probe was sent.
-    var probeEnd = SequenceNumber(0)
+    var probe = TailLossProbe()
+    var discovery: PathMTUDiscovery
     /// The peer's FIN, once it is known.
     var receiveEnd = SequenceNumber(0)
     /// The clock of timestamps when TS.Recent was last set: RFC 7323, section 5.5.
