@@ -60,6 +60,8 @@ struct FramesPing: ~Copyable {
     private(set) var lost: UInt64 = 0
     private(set) var wrong: UInt64 = 0
     private var elapsed: UInt64 = 0
+    /// When the last frames came.
+    private var arrival: UInt64 = 0
     private var histogram = Histogram<UInt64>(highestTrackableValue: 3_600_000_000_000, numberOfSignificantValueDigits: .three)
 
     init(_ loop: consuming FramesLoop, size: Int, timeout: UInt64) {
@@ -83,33 +85,35 @@ struct FramesPing: ~Copyable {
     }
 
     mutating func run(_ count: UInt64) {
-        let began = loop.time()
-        var last = began
+        let start = loop.time()
         for _ in 0..<count where !loop.isStopped {
             sequence += 1
-            let deadline = last &+ timeout
-            guard send(deadline), receive(deadline) else {
+            guard prepare() else {
                 lost += 1
-                last = loop.time()
                 continue
             }
-            let now = loop.time()
-            histogram.record(now &- last)
-            last = now
+            let began = loop.time()
+            let deadline = began &+ timeout
+            if send(deadline), receive(deadline) { histogram.record(arrival &- began) } else { lost += 1 }
         }
-        elapsed += last &- began
+        elapsed += loop.time() &- start
     }
 
-    private mutating func send(_ deadline: UInt64) -> Bool {
+    /// Makes the frame, outside of what is measured.
+    private mutating func prepare() -> Bool {
         let segment = loop.heap.allocateSegment(size)
         guard !segment.isNull else { return false }
         let bytes = unsafe PacketBytes(start: segment.start, count: size)
-        bytes.storeAddress(0x0200_0000_0001, at: 0)
-        bytes.storeAddress(loop.device.capabilities.address, at: 6)
+        bytes.storeMAC(MACAddress(0x0200_0000_0001), at: 0)
+        bytes.storeMAC(MACAddress(loop.device.capabilities.address), at: 6)
         bytes.store16(Self.etherType, at: 12)
         bytes.store64(sequence, at: 14)
         for offset in Self.sizeMinimum..<max(size, Self.sizeMinimum) { bytes.store8(pattern(offset), at: offset) }
         loop.burst.append(Frame(segment))
+        return true
+    }
+
+    private mutating func send(_ deadline: UInt64) -> Bool {
         loop.device.transmit(&loop.burst)
         while !loop.burst.isEmpty {
             guard loop.time() < deadline, !loop.isStopped else {
@@ -131,6 +135,7 @@ struct FramesPing: ~Copyable {
             loop.receive(until: deadline)
             turns += 1
             if turns & 4095 == 0, loop.isStopped || loop.time() >= deadline { return false }
+            if !loop.burst.isEmpty { arrival = loop.time() }
             while !loop.burst.isEmpty {
                 let frame = loop.burst.removeFirst()
                 if isAnswer(frame) { isAnswered = true }

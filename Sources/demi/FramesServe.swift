@@ -26,9 +26,9 @@ struct FramesServeCommand: ParsableCommand {
     @inline(__always)
     private static func exchangeAddresses(_ frame: Frame) {
         let bytes = unsafe PacketBytes(start: frame.head.start, count: frame.head.byteCount)
-        let (destination, source) = (bytes.loadAddress(0), bytes.loadAddress(6))
-        bytes.storeAddress(source, at: 0)
-        bytes.storeAddress(destination, at: 6)
+        let (destination, source) = (bytes.loadMAC(0), bytes.loadMAC(6))
+        bytes.storeMAC(source, at: 0)
+        bytes.storeMAC(destination, at: 6)
     }
 
     private func report(_ loop: borrowing FramesLoop) {
@@ -42,15 +42,5 @@ struct FramesServeCommand: ParsableCommand {
         object.add("device", "memif")
         loop.addStatistics(to: &object)
         writeLine(object.text)
-    }
-}
-
-extension PacketBytes {
-    /// 48 bits.
-    @inline(__always) func loadAddress(_ offset: Int) -> UInt64 { UInt64(load16(offset)) << 32 | UInt64(load32(offset + 2)) }
-
-    @inline(__always) func storeAddress(_ address: UInt64, at offset: Int) {
-        store16(UInt16(truncatingIfNeeded: address >> 32), at: offset)
-        store32(UInt32(truncatingIfNeeded: address), at: offset + 2)
     }
 }
