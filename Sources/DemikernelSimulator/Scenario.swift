@@ -23,20 +23,18 @@ public enum Scenario {
     /// Runs it once.
     ///
     /// - Parameters:
-    ///   - observe: called with every frame that a link delivers, its virtual time and the link's number: for captures.
+    ///   - capture: where every frame that a link delivers is written to.
     ///   - log: called with a line for what happens to each connection.
     ///   - isInterrupted: asked now and then.
     public static func run(
         _ settings: ScenarioSettings,
-        observe: ((_ frame: [UInt8], _ time: UInt64, _ link: Int) -> Void)? = nil,
+        capture: SimulationCapture? = nil,
         log: ((String) -> Void)? = nil,
         isInterrupted: () -> Bool = { false }
     ) -> ScenarioReport {
         do {
             let world = try ScenarioWorld(settings, log: log)
-            if let observe {
-                for (number, link) in world.simulation.links.enumerated() { link.observe { frame, time, _ in observe(frame, time, number) } }
-            }
+            if let capture { for link in world.simulation.links { link.capture(to: capture) } }
             return world.run(isInterrupted)
         } catch {
             var report = ScenarioReport()

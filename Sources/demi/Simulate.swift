@@ -81,7 +81,9 @@ struct SimulateCommand: ParsableCommand {
 
     private func runScenario(_ settings: ScenarioSettings, _ wish: Wish) throws -> ScenarioReport {
         let log: ((String) -> Void)? = verbose ? { writeError($0 + "\n") } : nil
-        return Scenario.run(settings, log: log) { wish.isInterrupted.load(ordering: .relaxed) }
+        let file = try capture.map { try SimulationCapture(path: $0) }
+        defer { file?.close() }
+        return Scenario.run(settings, capture: file, log: log) { wish.isInterrupted.load(ordering: .relaxed) }
     }
 
     /// Whether SIGINT has come.
