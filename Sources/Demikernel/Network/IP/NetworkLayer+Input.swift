@@ -35,10 +35,12 @@ extension NetworkLayer {
         else { return receiveSlow(frame, into: &packet, now: now) }
         let total = Int(bytes.load16(16))
         let source = bytes.load32(26)
+        let linkSource = MACAddress(bytes.load64(6) &>> 16)
         let first = source &>> 24
         guard bytes.load32(30) == primaryIPv4, bytes.load16(20) & 0x3fff == 0, total >= 20, total &+ 14 <= length,
             // RFC 1122, section 3.2.1.3: neither this network, nor loopback, nor groups, nor ourselves, nor a broadcast address.
-            first &- 1 < 223, first != 127, source != primaryBroadcast, source != primaryIPv4 || mayHearItself,
+            first &- 1 < 223, first != 127, source != primaryBroadcast, source != primaryIPv4 && linkSource != macAddress || mayHearItself,
+            !linkSource.isMulticast,
             trustsDevice || InternetChecksum.isValid(InternetChecksum.sum20(bytes.slice(from: 14)))
         else { return receiveSlow(frame, into: &packet, now: now) }
         let ipProtocol = bytes.load8(23)
@@ -52,7 +54,7 @@ extension NetworkLayer {
         packet = ReceivedPacket(
             frame: head, source: IPAddress(ipv4: source), destination: IPAddress(ipv4: primaryIPv4), networkHeaderBytes: 20,
             traffic: bytes.load8(15), hopLimit: bytes.load8(22), checksumIsValid: vouches(for: frame), isBroadcast: false,
-            linkSource: MACAddress(bytes.load64(6) &>> 16))
+            linkSource: linkSource)
         return ipProtocol == IPProtocol.udp.rawValue ? .udp : .tcp
     }
 

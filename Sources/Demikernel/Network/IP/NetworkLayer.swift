@@ -184,12 +184,14 @@ extension NetworkLayer {
     /// The address that this host sends from where nobody says which, for `destination` out of on-link prefix number `prefix`, or through a
     /// gateway there. A much reduced RFC 6724: the same prefix, then the same scope.
     mutating func sourceAddress(for destination: IPAddress, prefix: Int?) -> IPAddress? {
-        if let prefix, addresses[prefix].address.isLinkLocal == destination.isLinkLocal || destination.isIPv4 { return addresses[prefix].address }
+        // A group's scope is in its second byte: RFC 4291, section 2.7.
+        let isLocal = destination.isLinkLocal || !destination.isIPv4 && destination.isMulticast && destination.high &>> 48 & 0xf <= 2
+        if let prefix, addresses[prefix].address.isLinkLocal == isLocal || destination.isIPv4 { return addresses[prefix].address }
         var fallback: IPAddress?
         for number in 0..<addressCount {
             let address = addresses[number].address
             guard address.isIPv4 == destination.isIPv4 else { continue }
-            if address.isLinkLocal == destination.isLinkLocal || address.isIPv4 { return address }
+            if address.isLinkLocal == isLocal || address.isIPv4 { return address }
             if fallback == nil { fallback = address }
         }
         return fallback

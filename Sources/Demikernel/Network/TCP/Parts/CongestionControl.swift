@@ -82,11 +82,11 @@ package struct CongestionControl: BitwiseCopyable, Sendable {
     }
 
     private var common = CongestionWindow()
+    private var initialSegments: UInt8 = 10
+    private var flags: Flags = []
     private var roundEnd = SequenceNumber(0)
     /// When the last acknowledgement came, in units of 2²⁰ ns.
     private var lastActivity: UInt32 = 0
-    private var initialSegments: UInt8 = 10
-    private var flags: Flags = []
     private var phase = Phase.initial(HyStart())
     private var variant: Variant
 
@@ -276,7 +276,7 @@ package struct CongestionControl: BitwiseCopyable, Sendable {
             variant = .dctcp(state)
         }
         // RFC 5681, equation 4.
-        common.threshold = max(common.threshold, 2 &* common.segment)
+        common.threshold = min(max(common.threshold, 2 &* common.segment), Self.windowMaximum)
         phase = .reduced(CongestionSnapshot(window: window, threshold: threshold, maximum: maximum))
     }
 
@@ -315,8 +315,10 @@ package struct CongestionControl: BitwiseCopyable, Sendable {
         common.window = min(max(window, common.segment), Self.windowMaximum)
     }
 
-    /// Fast recovery is over: RFC 6937; RFC 6582, section 3.2, step 3.
-    package mutating func recovered() { common.window = max(common.threshold, common.segment) }
+    /// Fast recovery is over: RFC 6937; RFC 6582, section 3.2, step 3. The window stays where it is if the reduction was undone meanwhile.
+    package mutating func recovered() {
+        if case .reduced = phase { common.window = max(common.threshold, common.segment) }
+    }
 
     /// The last reduction was for nothing (a D-SACK or a timestamp says so): RFC 3522, RFC 4015, RFC 5682; RFC 9438, section 4.9.
     package mutating func undo(now: UInt64) {

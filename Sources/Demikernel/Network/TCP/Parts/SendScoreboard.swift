@@ -256,19 +256,21 @@ package struct SequenceRange: BitwiseCopyable, Hashable, Sendable {
             return
         }
         if record.state.contains(.lost) { lostBytes &-= length }
-        deliver(record, end: record.start + length, now: now, &delivery)
+        deliver(record, end: record.start + length, now: now, highestBefore: hasDelivery ? highestDelivered : nil, &delivery)
         delivery.delivered &+= length
     }
 
     /// A record, or its part before `end`, is newly delivered: samples and RACK's state. RFC 8985, section 6.2, steps 1 to 3.
     @inline(__always)
-    private mutating func deliver(_ record: Record, end: SequenceNumber, now: UInt64, _ delivery: inout Delivery) {
+    private mutating func deliver(
+        _ record: Record, end: SequenceNumber, now: UInt64, highestBefore: SequenceNumber?, _ delivery: inout Delivery
+    ) {
         let roundTrip = now &- record.sentAt
         if !record.state.contains(.retransmitted) {
             if delivery.roundTrip == 0 { delivery.roundTrip = max(1, roundTrip) }
             delivery.latestRoundTrip = max(1, roundTrip)
             delivery.includesOriginal = true
-            if hasDelivery, end < highestDelivered {
+            if let highestBefore, end < highestBefore {
                 delivery.isReordered = true
                 seesReordering = true
             }
@@ -316,8 +318,8 @@ package struct SequenceRange: BitwiseCopyable, Hashable, Sendable {
     @inline(never)
     package mutating func sack(_ options: TCPOptions, now: UInt64, segmentSize: UInt32, in heap: HeapReference, _ delivery: inout Delivery) {
         if !isEmpty { joinIfNearlyFull(heap) }
-        let before = highestDelivered
-        var highest = highestDelivered
+        // Reordering is judged by what earlier acknowledgements told: within this one there is no order.
+        let before = hasDelivery ? highestDelivered : nil
         for index in 0..<options.sackCount {
             let block = options.sackBlocks[index]
             guard block.left < block.right else { continue }
@@ -326,12 +328,8 @@ package struct SequenceRange: BitwiseCopyable, Hashable, Sendable {
                 continue
             }
             guard block.left > delivery.acknowledgement, block.right <= delivery.next, !isEmpty else { continue }
-            // Reordering is judged by what earlier acknowledgements told: within this one there is no order.
-            highestDelivered = before
-            mark(block, now: now, heap, &delivery)
-            highest = SequenceNumber.later(highest, highestDelivered)
+            mark(block, now: now, highestBefore: before, heap, &delivery)
         }
-        highestDelivered = highest
         if delivery.sacked > 0 {
             let segments = (delivery.sacked &+ segmentSize &- 1) / max(1, segmentSize)
             sackedSegments = UInt8(min(255, UInt32(sackedSegments) &+ segments))
@@ -348,7 +346,9 @@ package struct SequenceRange: BitwiseCopyable, Hashable, Sendable {
         return second.left <= first.left && first.right <= second.right
     }
 
-    private mutating func mark(_ block: SACKBlock, now: UInt64, _ heap: HeapReference, _ delivery: inout Delivery) {
+    private mutating func mark(
+        _ block: SACKBlock, now: UInt64, highestBefore: SequenceNumber?, _ heap: HeapReference, _ delivery: inout Delivery
+    ) {
         guard block.right > self[0].start, block.left < self[count - 1].end else { return }
         var index = index(of: SequenceNumber.later(block.left, self[0].start))
         // Without memory to split, what is covered in part counts as not covered: the next acknowledgement says it again.
@@ -364,7 +364,7 @@ package struct SequenceRange: BitwiseCopyable, Hashable, Sendable {
                     guard splitIfInside(index, at: block.right, heap) > index else { return }
                     record = self[index]
                 }
-                deliver(record, end: record.end, now: now, &delivery)
+                deliver(record, end: record.end, now: now, highestBefore: highestBefore, &delivery)
                 delivery.delivered &+= record.length
                 delivery.sacked &+= record.length
                 sackedBytes &+= record.length
