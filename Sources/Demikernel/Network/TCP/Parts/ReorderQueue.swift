@@ -180,6 +180,7 @@ package struct ReorderResult: BitwiseCopyable, Sendable {
         let first = self.first
         let count = self.count
         let end = start + segment.count
+        assert(unsafe first + count < Int(header.pointee.capacity), "there is room for one more")
         let at = unsafe records + (first + index)
         if index < count { unsafe (at + 1).update(from: at, count: count - index) }
         var run = SACKBlock(left: start, right: end)
