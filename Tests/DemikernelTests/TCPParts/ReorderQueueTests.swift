@@ -19,7 +19,7 @@ import Testing
 
     private static func block(_ left: UInt32, _ right: UInt32) -> SACKBlock { SACKBlock(left: SequenceNumber(left), right: SequenceNumber(right)) }
 
-    @Test(arguments: 1...12 as ClosedRange<UInt64>)
+    @Test(arguments: [1, 2, 3, 4, 5, 6, 7, 8, 9, 163] as [UInt64])
     func `a random history agrees with one flag per byte`(seed: UInt64) throws {
         let heap = try Heap(HeapConfiguration(limit: 64 << 20, hugePages: .never, lockPages: false, checked: true))
         heap.makeCurrent()
