@@ -369,6 +369,7 @@
         guard record.start < number, number < record.end, makeRoom(heap) else { return index }
         let first = unsafe Int(header.pointee.first)
         let count = self.count
+        assert(unsafe first + count < Int(header.pointee.capacity), "there is room for one more")
         let at = unsafe records + (first + index)
         unsafe (at + 1).update(from: at, count: count - index)
         unsafe header.pointee.count &+= 1
