@@ -14,6 +14,7 @@ public struct NetworkDeviceCapabilities: Sendable, Equatable {
     /// The device's name for messages and captures: `memif0`, `ring`.
     public var name: String
 
+    /// A device that needs software checksums and does not vouch for its frames, unless said otherwise.
     public init(
         address: UInt64, maximumTransmissionUnit: Int = 1500, fillsChecksums: Bool = false, isReliable: Bool = false, isLoop: Bool = false,
         name: String
@@ -32,6 +33,7 @@ public struct NetworkDeviceCapabilities: Sendable, Equatable {
 
 /// What a network device has done since it was opened. Frames are counted once, where they were taken or dropped.
 public struct NetworkDeviceStatistics: Sendable, Equatable {
+    /// Frames and bytes that went through, from the Ethernet header on.
     public var receivedFrames: UInt64 = 0
     public var receivedBytes: UInt64 = 0
     public var transmittedFrames: UInt64 = 0
@@ -84,6 +86,7 @@ public protocol NetworkDevice: ~Copyable {
 }
 
 extension NetworkDevice where Self: ~Copyable {
+    /// What a device that is always there, never sleeps and has no control work leaves out.
     public var isConnected: Bool { true }
     public var eventDescriptor: Int32? { nil }
     public mutating func prepareToSleep() -> Bool { false }
