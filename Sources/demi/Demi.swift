@@ -23,6 +23,7 @@ struct Demi: ParsableCommand {
             EchoCommand.self,
             FramesCommand.self,
             BenchCommand.self,
+            SimulateCommand.self,
             DoctorCommand.self,
             ConfigurationCommand.self,
             VersionCommand.self,

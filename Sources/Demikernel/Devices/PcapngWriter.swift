@@ -103,6 +103,14 @@ package import SystemPackage
         bytes &+= UInt64(total)
     }
 
+    /// Puts a frame that lies in no heap: one of a simulation.
+    package mutating func put(copying bytes: UnsafeRawBufferPointer, interface: Int, direction: Direction, time: UInt64) {
+        guard let start = bytes.baseAddress, bytes.count <= NetworkDeviceCapabilities.frameMaximum + 4 else { return }
+        // Read from and never released, so that it need not be a heap object.
+        let segment = unsafe Segment(unchecked: UnsafeMutableRawPointer(mutating: start), offset: 0, count: UInt32(bytes.count))
+        put(Frame(segment), interface: interface, direction: direction, time: time)
+    }
+
     /// Writes what has gathered.
     package mutating func flush() {
         var done = 0

@@ -13,7 +13,7 @@ package struct ICMPv6View: BitwiseCopyable {
     @inline(__always) package var checksum: UInt16 { bytes.load16(2) }
     /// The header's last four bytes, whose meaning is the type's.
     @inline(__always) package var rest: UInt32 { bytes.load32(4) }
-    /// What follows the header: the echoed data, or the beginning of the packet that an error is about.
+    /// What follows the header: the echoed data, or the beginning of the packet that an error is about (`QuotedPacket`).
     @inline(__always) package var payload: PacketBytes { bytes.slice(from: ICMPv6.byteCount) }
     /// Whether `NDPMessage` reads on: types 133 ... 137.
     @inline(__always) package var isNeighbourDiscovery: Bool { type >= 133 && type <= 137 }

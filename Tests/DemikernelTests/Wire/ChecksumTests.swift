@@ -34,7 +34,7 @@ import TestSupport
 
     @Test(arguments: [UInt8(0), 0x7f, 0x80, 0xff])
     func `extreme bytes overflow nothing, however many`(byte: UInt8) {
-        for length in [1, 2, 20, 32, 64, 1460, 65_535, 262_144, 262_145, 3 << 20] {
+        for length in [1, 2, 20, 32, 64, 1460, 65_535, 262_144, 262_145, 600_001] {
             let bytes = [UInt8](repeating: byte, count: length)
             let checksum = withPacket(bytes) { InternetChecksum.fold(InternetChecksum.sum($0)) }
             #expect(checksum == referenceChecksum(bytes), "length \(length)")

@@ -44,3 +44,9 @@ extension SplitMix64 {
     mutating func ipv6() -> IPAddress { IPAddress(high: value() | 1 << 61, low: value()) }
     mutating func sequence() -> SequenceNumber { SequenceNumber(value()) }
 }
+
+/// The lengths below `limit` to which `bytes` can be cut without `isRefused` saying so: none, for a header of `limit` bytes.
+func lengthsAccepted(of bytes: [UInt8], below limit: Int, _ isRefused: (PacketBytes) -> Bool) -> [Int] {
+    // Each in an allocation of its own, so that a sanitizer sees what reads on.
+    (0..<limit).filter { length in !withPacket(Array(bytes[..<length]), isRefused) }
+}

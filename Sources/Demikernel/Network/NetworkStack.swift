@@ -1,0 +1,81 @@
+/// A host's network stack: IPv4 and IPv6, UDP and TCP, over one device that somebody else drives.
+///
+/// All state in one noncopyable value; time and chance are inputs, so that the same calls have the same results bit for bit. Frames come in
+/// bursts and leave in ``NetworkLayer/outgoing``; what changed on sockets is in ``events``.
+package struct NetworkStack: ~Copyable {
+    package var ip: NetworkLayer
+    package var udp: UDP
+    package var tcp: TCP
+    package var events: SocketEvents
+
+    /// Throws EINVAL, with what is wrong, for settings that contradict each other or the device, ENOMEM where there is no address space.
+    package init(
+        _ configuration: NetworkConfiguration, heap: HeapReference, device: NetworkDeviceCapabilities, entropy: NetworkEntropy, now: UInt64
+    ) throws(DemikernelError) {
+        let ip = try NetworkLayer(configuration, heap: heap, device: device, entropy: entropy, now: now)
+        let udp = try UDP(configuration.udp, heap: heap, entropy: entropy)
+        let tcp = try TCP(configuration.tcp, heap: heap, entropy: entropy, now: now)
+        let events = try SocketEvents(tags: configuration.tagsMaximum)
+        self.ip = ip
+        self.udp = udp
+        self.tcp = tcp
+        self.events = events
+    }
+
+    /// Takes every frame of the burst (references pass to the stack); what protocols answer is in `ip.outgoing` afterwards.
+    package mutating func receive(_ burst: inout FrameBurst, now: UInt64) {
+        var packet = ReceivedPacket.none
+        while !burst.isEmpty {
+            pass(ip.receive(burst.removeFirst(), into: &packet, now: now), packet, now: now)
+        }
+        finish(now: now)
+    }
+
+    /// Runs the timers that are due, and what this host has sent to itself. Constant time when there is nothing.
+    package mutating func poll(now: UInt64) {
+        ip.runTimers(now)
+        tcp.poll(ip: &ip, events: &events, now: now)
+        finish(now: now)
+    }
+
+    /// When `poll` next has something to do; nil for never.
+    package mutating func nextDeadline() -> UInt64? {
+        if !ip.looped.isEmpty || !ip.undeliverable.isEmpty { return 0 }
+        let deadline = min(ip.nextDeadline(), tcp.nextDeadline() ?? .max)
+        return deadline == .max ? nil : deadline
+    }
+
+    /// The end of a burst, and of a poll.
+    @inline(__always)
+    private mutating func finish(now: UInt64) {
+        tcp.flush(ip: &ip, now: now)
+        if !ip.looped.isEmpty || !ip.undeliverable.isEmpty { finishSlow(now: now) }
+    }
+
+    /// Frames to this host itself may cause others: a bounded number is taken in, the rest with the next poll.
+    @inline(never)
+    private mutating func finishSlow(now: UInt64) {
+        var packet = ReceivedPacket.none
+        var left = 4 * ip.looped.capacity
+        while !ip.looped.isEmpty, left > 0 {
+            pass(ip.receiveLooped(ip.looped.removeFirst(), into: &packet, now: now), packet, now: now)
+            left -= 1
+            if ip.looped.isEmpty { tcp.flush(ip: &ip, now: now) }
+        }
+        while !ip.undeliverable.isEmpty {
+            let frame = ip.undeliverable.removeFirst()
+            reportUndeliverable(frame, now: now)
+            frame.release()
+        }
+    }
+
+    @inline(__always)
+    private mutating func pass(_ arrival: NetworkLayer.Arrival, _ packet: ReceivedPacket, now: UInt64) {
+        switch arrival {
+        case .consumed: break
+        case .udp: udp.receive(packet, ip: &ip, events: &events, now: now)
+        case .tcp: tcp.receive(packet, ip: &ip, events: &events, now: now)
+        case .icmpError, .icmpv6Error: receiveError(packet, now: now)
+        }
+    }
+}

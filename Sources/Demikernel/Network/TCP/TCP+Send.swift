@@ -1,0 +1,307 @@
+// Segments out: how much of the queue goes now (RFC 9293, sections 3.7.4 and 3.8.6.2.1; RFC 5681), and what a segment looks like.
+
+extension TCPConnection {
+    /// Payload up to this many bytes is copied behind its header: cheaper than a second slice with its reference.
+    private static var copiedMaximum: Int { 512 }
+
+    /// Data of ours, or a FIN, may be on its way in this state.
+    @inline(__always) var maySend: Bool {
+        switch state {
+        case .established, .closeWait, .finWait1, .closing, .lastAcknowledgement: true
+        default: false
+        }
+    }
+
+    /// SND.NXT - SND.UNA: bytes, and the FIN, that are not acknowledged.
+    @inline(__always) var flightSize: UInt32 { sendNext.distance(from: sendUnacknowledged) }
+    /// The FIN's sequence number is sent, or there is none to send.
+    @inline(__always) var hasSentEverything: Bool {
+        sendNext == sendEnd ? !flags.contains(.sendIsShut) : sendNext.distance(from: sendEnd) == 1
+    }
+
+    /// Sends what may be sent now: what was lost, then new data, then the FIN.
+    @inline(__always)
+    mutating func transmit(_ shared: inout TCPShared, ip: inout NetworkLayer, now: UInt64) {
+        if hasSentEverything, !scoreboard.hasLost { return }
+        transmitSome(&shared, ip: &ip, now: now)
+    }
+
+    mutating func transmitSome(_ shared: inout TCPShared, ip: inout NetworkLayer, now: UInt64) {
+        guard maySend else { return }
+        if flightSize == 0 {
+            congestion.afterIdle(now: now, timeout: roundTrip.timeout(shared.limits))
+            if discovery.raiseIfDue(now: now) { updateSegmentSize() }
+        }
+        if scoreboard.hasLost, !retransmitLost(&shared, ip: &ip, now: now) { return }
+        var sent = false
+        while !hasSentEverything {
+            let unsent = sendNext == sendEnd ? 0 : sendEnd.distance(from: sendNext)
+            let length = sendable(unsent)
+            if unsent > 0, length == 0 { break }
+            let fin = flags.contains(.sendIsShut) && length == unsent
+            guard sendData(sendNext, Int(length), fin: fin, isNew: true, &shared, ip: &ip, now: now) else { break }
+            sent = true
+        }
+        if sent || retransmissionTimer == .off { armRetransmission(&shared, now: now) }
+    }
+
+    /// How many of `unsent` bytes the windows and the rules against small segments let go now; 0 for none.
+    @inline(__always)
+    private mutating func sendable(_ unsent: UInt32) -> UInt32 {
+        let full = UInt32(segmentSize)
+        let flight = flightSize
+        // The peer may have shrunk its window: the edge lies behind SND.NXT then.
+        let usable = sendWindow > flight ? sendWindow &- flight : 0
+        let wanted = min(unsent, full)
+        var length = min(wanted, usable)
+        if length == 0 { return 0 }
+        // RFC 5681, section 3.1: FlightSize less what is known to have left the network; at least one segment when nothing is out.
+        let inNetwork = inNetwork
+        if inNetwork != 0, Int(inNetwork) &+ Int(length) > congestionAllowance { return 0 }
+        if length == full { return length }
+        if length == unsent {
+            // RFC 9293, section 3.7.4: Nagle. A FIN that can go along is a push of its own.
+            if flags.contains(.noDelay) || flight == 0 || flags.contains(.sendIsShut) { return length }
+            return 0
+        }
+        // RFC 9293, section 3.8.6.2.1, case 3: half of the largest window that the peer has offered.
+        if length < max(1, largestSendWindow / 2) { length = 0 }
+        return length
+    }
+
+    /// Bytes that may be in the network now.
+    @inline(__always) var congestionAllowance: Int {
+        // RFC 3042: each of the first two duplicate acknowledgements lets one more segment go. With SACK the scoreboard has seen to it.
+        if duplicateAcknowledgements == 0 || !flags.isDisjoint(with: [.selectiveAcknowledgement, .isInRecovery]) { return congestion.window }
+        return congestion.window + Int(min(duplicateAcknowledgements, 2)) * Int(segmentSize)
+    }
+
+    // MARK: - One segment
+
+    /// Sends `length` bytes from `sequence` on, with the FIN behind them where `fin`. False where the frame queue is full or the heap
+    /// exhausted: nothing has changed then but `isBlocked`.
+    @inline(__always)
+    mutating func sendData(
+        _ sequence: SequenceNumber, _ length: Int, fin: Bool, isNew: Bool, _ shared: inout TCPShared, ip: inout NetworkLayer, now: UInt64
+    ) -> Bool {
+        guard ip.canSend else { return block(&shared) }
+        let headerLength = flags.contains(.timestamps) ? 32 : 20
+        let copies = length <= Self.copiedMaximum
+        let packet = ip.makePacket(transportBytes: copies ? headerLength &+ length : headerLength)
+        guard !packet.isNull else { return block(&shared) }
+        let bytes = packet.packet
+        let sums = !ip.leavesChecksum(on: path)
+        var sum = path.pseudoHeader(.tcp, length: headerLength &+ length)
+        var payload = SegmentList.empty
+        if copies {
+            if length > 0 { sum &+= queue.copy(sequence, length, to: bytes.slice(from: headerLength), sums: sums) }
+        } else {
+            payload = queue.slices(sequence, length, sums: sums, sum: &sum, in: shared.heap)
+            guard !payload.isEmpty else {
+                packet.release()
+                return block(&shared)
+            }
+        }
+        // PSH where the queue is empty behind the segment: RFC 9293, section 3.9.1.2.
+        var bits: UInt32 = 0x10
+        if sequence + length == sendEnd { bits |= 0x08 }
+        if fin { bits |= 0x01 }
+        if !flags.isDisjoint(with: [.echoesCongestion, .reportsReduction]) { bits |= congestionBits(isNew: isNew, length) }
+        writeHeader(bytes, sequence, bits, headerLength, now)
+        let offload = finishChecksum(bytes.slice(0, headerLength), sum, sums)
+        shared.counters.segmentsSent &+= 1
+        shared.counters.bytesSent &+= UInt64(truncatingIfNeeded: length)
+        noteAcknowledgementSent()
+        if flags.contains(.isInRecovery) { recovery.noteSent(UInt32(truncatingIfNeeded: length)) }
+        if isNew {
+            let covered = UInt32(truncatingIfNeeded: length) &+ (fin ? 1 : 0)
+            guard scoreboard.recordSent(sequence, covered, now: now, in: shared.heap) else {
+                packet.release()
+                payload.releaseAll()
+                return block(&shared)
+            }
+            if flightSize == 0 { stalledSince = now }
+            sendNext = sequence + covered
+            congestion.noteSent(inNetwork: inNetwork)
+            if fin { flags.insert(.finIsSent) }
+        } else {
+            shared.counters.retransmittedSegments &+= 1
+            totalRetransmissions &+= 1
+        }
+        // RFC 3168, section 6.1.5: retransmissions are not ECN-capable; RFC 8257 sends all of them so, but need not.
+        let traffic = options.trafficClass &<< 2 | (flags.contains(.ecn) && isNew && length > 0 ? 2 : 0)
+        ip.send(packet, payload: payload, on: &path, proto: 6, traffic: traffic, dontFragment: true, offload: offload, now: now)
+        return true
+    }
+
+    /// The header with its timestamps; everything but the checksum, which is 0.
+    @inline(__always)
+    private mutating func writeHeader(_ bytes: PacketBytes, _ sequence: SequenceNumber, _ bits: UInt32, _ headerLength: Int, _ now: UInt64) {
+        bytes.store64(UInt64(ports) &<< 32 | UInt64(sequence.rawValue), at: 0)
+        let offset = UInt32(truncatingIfNeeded: headerLength &>> 2) &<< 28
+        bytes.store64(UInt64(receiveNext.rawValue) &<< 32 | UInt64(offset | bits &<< 16 | UInt32(windowField())), at: 8)
+        bytes.store32(0, at: 16)
+        if flags.contains(.timestamps) {
+            bytes.store32(TCPOptions.timestampsPrefix, at: 20)
+            bytes.store64(UInt64(TCPShared.timestampClock(now) &+ timestampOffset) &<< 32 | UInt64(timestampRecent), at: 24)
+        }
+    }
+
+    /// Stores the checksum, or what the device makes it of.
+    @inline(__always)
+    func finishChecksum(_ header: PacketBytes, _ sum: UInt64, _ sums: Bool) -> FrameOffload {
+        if sums {
+            TCPHeader.storeChecksum(in: header, sum: sum)
+            return .none
+        }
+        header.store16(~InternetChecksum.fold(sum), at: TCPHeader.checksumOffset)
+        return FrameOffload(flags: .partialChecksum, checksumOffset: UInt8(TCPHeader.checksumOffset))
+    }
+
+    /// What goes out acknowledges everything that has come.
+    @inline(__always)
+    mutating func noteAcknowledgementSent() {
+        acknowledgementSent = receiveNext
+        flags.remove(.acknowledgeNow)
+        acknowledgementDeadline = .max
+    }
+
+    /// The frame queue or the heap is full: the connection goes on at the next flush.
+    @inline(never)
+    private mutating func block(_ shared: inout TCPShared) -> Bool {
+        shared.counters.backPressure &+= 1
+        flags.insert(.isBlocked)
+        joinPending(&shared)
+        return false
+    }
+
+    // MARK: - The receive window
+
+    /// The window field, after moving the window's right edge as far as the free buffer allows: never left (RFC 9293, section 3.8.6), and
+    /// right only by a segment or half of the buffer (section 3.8.6.2.2).
+    @inline(__always)
+    mutating func windowField() -> UInt16 {
+        let offered = receiveEdge.distance(from: receiveNext)
+        let free = freeReceiveBuffer
+        var window = offered
+        if free > offered, free &- offered >= min(UInt32(receiveSegmentSize), receiveLimit / 2) { window = free }
+        let scale = UInt32(receiveScale)
+        var field = window &>> scale
+        // Rounded up where rounding down would move the edge left: RFC 7323, section 2.4.
+        if field &<< scale < offered { field &+= 1 }
+        field = min(field, 65_535)
+        receiveEdge = receiveNext + field &<< scale
+        return UInt16(truncatingIfNeeded: field)
+    }
+
+    /// Receive buffer that nothing occupies: by payload, or by half of the memory that small payloads keep.
+    @inline(__always) var freeReceiveBuffer: UInt32 {
+        let used = max(unreadBytes, heldBytes &>> 1)
+        return used >= receiveLimit ? 0 : receiveLimit &- used
+    }
+
+    // MARK: - Acknowledgements
+
+    /// Sends a segment without data: an acknowledgement, a window update, a challenge (RFC 5961), a keep-alive with an old `sequence`.
+    @inline(never)
+    mutating func sendAcknowledgement(
+        _ shared: inout TCPShared, ip: inout NetworkLayer, now: UInt64, duplicate: SACKBlock? = nil, sequence: SequenceNumber? = nil
+    ) {
+        guard ip.canSend else {
+            flags.insert(.acknowledgeNow)
+            _ = block(&shared)
+            return
+        }
+        var headerLength = flags.contains(.timestamps) ? 32 : 20
+        var blocks = TCPOptions()
+        if flags.contains(.selectiveAcknowledgement), duplicate != nil || !reorder.isEmpty {
+            if let duplicate { reorder.report(into: &blocks, duplicate: duplicate) } else { reorder.report(into: &blocks) }
+            let room = flags.contains(.timestamps) ? 3 : 4
+            headerLength += 4 + 8 * min(room, blocks.sackCount)
+        }
+        let packet = ip.makePacket(transportBytes: headerLength)
+        guard !packet.isNull else {
+            flags.insert(.acknowledgeNow)
+            _ = block(&shared)
+            return
+        }
+        let bytes = packet.packet
+        var bits: UInt32 = 0x10
+        if flags.contains(.echoesCongestion) { bits |= congestionBits(isNew: false, 0) }
+        writeHeader(bytes, sequence ?? sendNext, bits, headerLength, now)
+        writeBlocks(blocks, bytes, from: flags.contains(.timestamps) ? 32 : 20, to: headerLength)
+        let sums = !ip.leavesChecksum(on: path)
+        let sum = path.pseudoHeader(.tcp, length: headerLength)
+        let offload = finishChecksum(bytes, sum, sums)
+        shared.counters.segmentsSent &+= 1
+        shared.counters.pureAcknowledgements &+= 1
+        noteAcknowledgementSent()
+        let traffic = options.trafficClass &<< 2
+        ip.send(packet, payload: .empty, on: &path, proto: 6, traffic: traffic, dontFragment: true, offload: offload, now: now)
+    }
+
+    /// NOP, NOP, SACK, behind the other options.
+    private func writeBlocks(_ blocks: TCPOptions, _ bytes: PacketBytes, from start: Int, to end: Int) {
+        guard end > start else { return }
+        let count = (end - start - 4) / 8
+        bytes.store32(0x0101_0502 &+ UInt32(count * 8), at: start)
+        for index in 0..<count {
+            bytes.store32(blocks.sackBlocks[index].left.rawValue, at: start + 4 + index * 8)
+            bytes.store32(blocks.sackBlocks[index].right.rawValue, at: start + 8 + index * 8)
+        }
+    }
+
+    // MARK: - Handshake
+
+    /// Sends the SYN or, in SYN_RECEIVED, the SYN-ACK.
+    @inline(never)
+    mutating func sendSYN(_ shared: inout TCPShared, ip: inout NetworkLayer, now: UInt64) {
+        let isAnswer = state == .synReceived
+        guard ip.canSend else {
+            _ = block(&shared)
+            return
+        }
+        var offered = TCPOptions(maximumSegmentSize: localSegmentSize)
+        let settings = shared.configuration
+        if isAnswer ? flags.contains(.timestamps) : settings.timestamps {
+            offered.timestamps = TCPTimestamps(value: TCPShared.timestampClock(now) &+ timestampOffset, echo: timestampRecent)
+        }
+        offered.sackPermitted = isAnswer ? flags.contains(.selectiveAcknowledgement) : settings.selectiveAcknowledgement
+        if isAnswer ? flags.contains(.windowScale) : settings.windowScale { offered.windowScale = receiveScale }
+        var bits: TCPFlags = isAnswer ? [.syn, .ack] : .syn
+        // RFC 3168, section 6.1.1: asked with both bits, agreed with one. A SYN that was lost goes out again without: section 6.1.1.1.
+        if isAnswer {
+            if flags.contains(.ecn) { bits.insert(.ece) }
+        } else if wantsECN(settings), handshakeRetries == 0 {
+            bits.formUnion([.ece, .cwr])
+        }
+        // RFC 7323, section 2.2: the window of a SYN is not scaled.
+        let window = min(receiveLimit, 65_535)
+        let packet = ip.makePacket(transportBytes: TCPHeader.byteCount + offered.byteCount)
+        guard !packet.isNull else {
+            _ = block(&shared)
+            return
+        }
+        let header = TCPHeader(
+            sourcePort: UInt16(ports >> 16), destinationPort: UInt16(truncatingIfNeeded: ports), sequenceNumber: initialSendSequence,
+            acknowledgmentNumber: isAnswer ? receiveNext : SequenceNumber(0), flags: bits, window: UInt16(window))
+        header.emit(into: packet.packet, options: offered)
+        let sum = path.pseudoHeader(.tcp, length: packet.byteCount)
+        let offload = finishChecksum(packet.packet, sum, !ip.leavesChecksum(on: path))
+        if isAnswer {
+            acknowledgementSent = receiveNext
+            receiveEdge = receiveNext + window
+        }
+        shared.counters.segmentsSent &+= 1
+        stalledSince = handshakeRetries == 0 ? now : stalledSince
+        let traffic = options.trafficClass &<< 2
+        ip.send(packet, payload: .empty, on: &path, proto: 6, traffic: traffic, dontFragment: true, offload: offload, now: now)
+    }
+
+    /// What we ask the peer to send at most: our MTU less the headers. RFC 9293, section 3.7.1; RFC 6691.
+    var localSegmentSize: UInt16 { path.mtu &- (path.isIPv4 ? 40 : 60) }
+
+    func wantsECN(_ settings: TCPConfiguration) -> Bool {
+        settings.ecn || (options.congestionControl ?? settings.congestionControl) == .dctcp
+    }
+}
