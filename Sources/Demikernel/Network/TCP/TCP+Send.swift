@@ -28,6 +28,12 @@ extension TCPConnection {
 
     mutating func transmitSome(_ shared: inout TCPShared, ip: inout NetworkLayer, now: UInt64) {
         guard maySend else { return }
+        // What another connection to the same host, or UDP, has learnt of the path: larger segments would go no further than the layer below.
+        if path.epoch != ip.epoch { _ = ip.refresh(&path) }
+        if path.mtu < discovery.mtu, discovery.packetTooBig(UInt32(path.mtu), now: now) {
+            shared.counters.pathMTUReductions &+= 1
+            updateSegmentSize()
+        }
         if flightSize == 0 {
             congestion.afterIdle(now: now, timeout: roundTrip.timeout(shared.limits), segmentSize: Int(segmentSize))
             if discovery.raiseIfDue(now: now) { updateSegmentSize() }
