@@ -217,6 +217,10 @@ final class ScenarioHost {
         let connection = world.connections[number]
         let remote = stack.ask { $0.tcp.remoteAddress(end.socket) }
         let port = remote?.port ?? 0
+        if connection.server?.isDone == true, world.plan.networks[self.number].tcp.synQueue == 1 {
+            // A late repetition of the first segments passes for the answer to a SYN cookie, of which nobody remembers that it was answered.
+            return finish(end, isReset: true)
+        }
         guard connection.plan.server == self.number, connection.server == nil,
             remote == ScenarioPlan.address(connection.plan.client, isIPv4: connection.plan.isIPv4, port: port)
         else { return world.fail("connection \(connection.state) arrived at host\(self.number) from \(remote.map { "\($0)" } ?? "nobody")") }

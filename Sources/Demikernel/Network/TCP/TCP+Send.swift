@@ -28,6 +28,12 @@ extension TCPConnection {
 
     mutating func transmitSome(_ shared: inout TCPShared, ip: inout NetworkLayer, now: UInt64) {
         guard maySend else { return }
+        // What another connection to the same host, or UDP, has learnt of the path: larger segments would go no further than the layer below.
+        if path.epoch != ip.epoch { _ = ip.refresh(&path) }
+        if path.mtu < discovery.mtu, discovery.packetTooBig(UInt32(path.mtu), now: now) {
+            shared.counters.pathMTUReductions &+= 1
+            updateSegmentSize()
+        }
         if flightSize == 0 {
             congestion.afterIdle(now: now, timeout: roundTrip.timeout(shared.limits))
             if discovery.raiseIfDue(now: now) { updateSegmentSize() }
@@ -86,7 +92,7 @@ extension TCPConnection {
     ) -> Bool {
         guard ip.canSend else { return block(&shared) }
         let headerLength = flags.contains(.timestamps) ? 32 : 20
-        let copies = length <= Self.copiedMaximum
+        let copies = length <= Self.copiedMaximum || queue.isScattered(sequence, length)
         let packet = ip.makePacket(transportBytes: copies ? headerLength &+ length : headerLength)
         guard !packet.isNull else { return block(&shared) }
         let bytes = packet.packet
