@@ -97,7 +97,9 @@ extension TCPConnection {
     @inline(__always) var inNetwork: UInt32 {
         let known = scoreboard.inNetwork(flightSize)
         if duplicateAcknowledgements == 0 || flags.contains(.selectiveAcknowledgement) { return known }
-        let gone = UInt32(duplicateAcknowledgements) &* UInt32(segmentSize)
+        // RFC 3042: before a recovery the first two of them let new segments go, and no more.
+        let counted = flags.contains(.isInRecovery) ? duplicateAcknowledgements : min(duplicateAcknowledgements, 2)
+        let gone = UInt32(counted) &* UInt32(segmentSize)
         return known > gone ? known &- gone : 0
     }
 
@@ -178,7 +180,7 @@ extension TCPConnection {
             let range = scoreboard.nextLost(limit: UInt32(segmentSize))
             if range.isEmpty { return true }
             let pipe = inNetwork
-            if pipe != 0, Int(pipe) + Int(range.length) > congestionAllowance { return false }
+            if pipe != 0, Int(pipe) + Int(range.length) > congestion.window { return false }
             // The peer may have shrunk its window: what is behind it waits for the probe.
             if range.start != sendUnacknowledged, range.end - sendUnacknowledged > Int32(clamping: sendWindow) { return false }
             guard retransmit(range, &shared, ip: &ip, now: now) else { return false }
