@@ -42,7 +42,7 @@ struct ScriptTokens {
             case "#": rest = ""
             case "\"": tokens.append(.literal(try bracketed("\"")))
             case "[": tokens.append(.attributes(try bracketed("]")))
-            case "<" where rest.dropFirst().first != " " && tokens.count > 1: tokens.append(.options(try bracketed(">")))
+            case "<" where rest.dropFirst().first.map { $0 != " " && $0 != "=" } == true && tokens.count > 1: tokens.append(.options(try bracketed(">")))
             default:
                 let end = rest.firstIndex(of: " ") ?? rest.endIndex
                 tokens.append(.word(String(rest[..<end])))
