@@ -47,7 +47,7 @@ struct BenchCommand: ParsableCommand {
         }
         if let cpu { try pinThread(to: cpu) }
         if !json {
-            print(column("benchmark", 22) + column("unit", 8) + column("minimum", -10) + column("median", -10) + column("reach", -16))
+            print(column("benchmark", 30) + column("unit", 8) + column("minimum", -10) + column("median", -10) + column("reach", -16))
         }
         // One libOS after the other: a thread has one at a time.
         for name in Registry.entries.map(\.name) {
@@ -71,7 +71,7 @@ struct BenchCommand: ParsableCommand {
                     + "\"median\":\(decimal(median)),\"repetitions\":\(samples.count)}")
         } else {
             print(
-                column(benchmark.name, 22) + column(benchmark.unit, 8) + column(decimal(minimum), -10) + column(decimal(median), -10)
+                column(benchmark.name, 30) + column(benchmark.unit, 8) + column(decimal(minimum), -10) + column(decimal(median), -10)
                     + column(benchmark.reach.map { "<= \(decimal($0))" } ?? benchmark.note ?? "", -16))
         }
         fflush(nil)

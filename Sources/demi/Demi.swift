@@ -9,7 +9,7 @@ struct Demi: ParsableCommand {
         abstract: "Runs, measures and examines Demikernel, a datapath operating system.",
         discussion: """
             Examples:
-              demi demo                 measure the echo beside the same echo on plain epoll
+              demi demo                 measure the echo over our own stack, the kernel's sockets, and plain epoll
               demi echo serve           answer on 127.0.0.1:7000
               demi echo ping            measure round trips to it
               demi doctor               what this machine offers, and what it lacks
@@ -21,6 +21,8 @@ struct Demi: ParsableCommand {
         subcommands: [
             DemoCommand.self,
             EchoCommand.self,
+            StreamCommand.self,
+            ChurnCommand.self,
             FramesCommand.self,
             BenchCommand.self,
             SimulateCommand.self,

@@ -5,27 +5,37 @@ import Synchronization
 
 struct DemoCommand: ParsableCommand {
     static let configuration = CommandConfiguration(
-        commandName: "demo", abstract: "Measures the echo over Catnap beside the same echo on plain epoll in C.",
+        commandName: "demo",
+        abstract: "Measures the echo over our own network stack, beside the kernel's sockets and plain epoll in C.",
         discussion: """
-            Server and client are processes of their own, on processors of their own where there are two. Both sides of a comparison take \
-            turns in short rounds, so that a machine whose speed drifts treats them alike; the table shows the median round, and the least \
-            p50 of all rounds. The baseline is Benchmarks/baseline/epoll-echo; build it with:
+            catnip is our own TCP and UDP over memif, which is memory that two processes share; memif frames is the same device without a \
+            stack, the least that can be had; catnap is our interface over the kernel's sockets; epoll is plain C over them, which polls or \
+            sleeps. Server and client are processes of their own, on processors of their own where there are two. All sides of a comparison \
+            take turns in short rounds, so that a machine whose speed drifts treats them alike; the tables show the median round and the \
+            best of all rounds, and ratios of the best. The baseline is Benchmarks/baseline/epoll-echo; build it with:
 
               make -C Benchmarks/baseline OUT=$PWD/.build/baseline
 
-            JSON is one object for each round, with the key "waiting" (polling or sleeping) besides those of demi echo ping.
+            Then follow a stream one way, connections opened and closed, and round trips beside 10,000 idle connections.
+
+            JSON is one object for each round, with the key "waiting" (polling or sleeping) besides those of demi echo ping, demi stream \
+            send and demi churn.
 
             Examples:
               demi demo
               demi demo --quick
+              demi demo --libos catnip
               demi demo --json > figures.jsonl
             """)
 
     @Option(help: ArgumentHelp("The baseline's program. Without it: next to demi, or .build/baseline/epoll-echo.", valueName: "path"))
     var baseline: String?
 
+    @Option(help: ArgumentHelp("Measure this alone, catnip or catnap, and no baselines.", valueName: "name"))
+    var libos: String?
+
     @Option(help: ArgumentHelp("Rounds of each measurement.", valueName: "number"))
-    var rounds = 5
+    var rounds = 3
 
     @Flag(help: "One round with few messages: to see that it works.") var quick = false
 
@@ -33,6 +43,9 @@ struct DemoCommand: ParsableCommand {
 
     mutating func validate() throws {
         guard (1...1000).contains(rounds) else { throw ValidationError("--rounds: expected a number from 1 to 1000, found \(rounds)") }
+        if let libos, !["catnip", "catnap"].contains(libos) {
+            throw ValidationError("--libos: expected catnip or catnap, found \(libos.quotedForMessage)")
+        }
     }
 
     func run() throws {
@@ -44,25 +57,14 @@ struct DemoCommand: ParsableCommand {
             Child.stopAll()
         }
         let processors = Processors.allowed
-        let runner = DemoRunner(demi: demi, baseline: baselinePath, processors: processors)
+        let folder = try TemporaryFolder()
+        defer { folder.remove() }
+        let runner = DemoRunner(demi: demi, baseline: baselinePath, processors: processors, socket: folder.socket)
         if !json { introduce(baselinePath, processors) }
         var report = DemoReport()
-        let rounds = quick ? 1 : rounds
         do {
-            for (number, scenario) in DemoScenario.all.enumerated() {
-                var results: [DemoResult] = []
-                for round in 0..<rounds {
-                    // A, B, then B, A: neither side is always the first.
-                    let sides = baselinePath == nil ? [DemoSide.catnap] : round % 2 == 0 ? [.catnap, .epoll] : [.epoll, .catnap]
-                    for side in sides {
-                        show(number, round, rounds)
-                        let result = try runner.measure(side, scenario, count: quick ? scenario.count / 50 : scenario.count)
-                        if json { writeLine(result.json(scenario)) }
-                        results.append(result)
-                    }
-                }
-                report.add(scenario, results)
-            }
+            try measureEchoes(runner, &report, interrupted)
+            try measureMore(runner, &report, interrupted)
         } catch {
             clear()
             guard interrupted.isSet else { throw error }
@@ -72,6 +74,47 @@ struct DemoCommand: ParsableCommand {
         clear()
         if !json { writeLine(report.text) }
         if report.errors > 0 { throw Failure("\(report.errors.grouped) errors") }
+    }
+
+    private func isWanted(_ side: DemoSide, _ runner: DemoRunner) -> Bool {
+        if let libos { return side.rawValue == libos }
+        return !side.isBaseline || runner.baseline != nil
+    }
+
+    private func measureEchoes(_ runner: DemoRunner, _ report: inout DemoReport, _ interrupted: InterruptionFlag) throws {
+        let rounds = quick ? 1 : rounds
+        for (number, scenario) in DemoScenario.all.enumerated() {
+            let sides = scenario.sides.filter { isWanted($0, runner) }
+            var results: [DemoResult] = []
+            for round in 0..<rounds {
+                // A, B, C, then C, B, A: nobody is always the first.
+                for side in round % 2 == 0 ? sides : sides.reversed() {
+                    guard !interrupted.isSet else { throw Failure.quiet(ExitStatus.interrupted) }
+                    show("\(scenario.name), \(side.rawValue)", number, round, rounds)
+                    let result = try runner.measure(side, scenario, count: quick ? scenario.count / 50 : scenario.count)
+                    if json { writeLine(result.json(scenario.waiting(side))) }
+                    results.append(result)
+                }
+            }
+            report.add(scenario, results)
+        }
+    }
+
+    private func measureMore(_ runner: DemoRunner, _ report: inout DemoReport, _ interrupted: InterruptionFlag) throws {
+        let rounds = quick ? 1 : rounds
+        for (number, measurement) in DemoMeasurement.allCases.enumerated() {
+            for side in [DemoSide.catnip, .catnap] where measurement.sides.contains(side) && isWanted(side, runner) {
+                var lines: [String] = []
+                for round in 0..<rounds {
+                    guard !interrupted.isSet else { throw Failure.quiet(ExitStatus.interrupted) }
+                    show("\(measurement.rawValue), \(side.rawValue)", DemoScenario.all.count + number, round, rounds)
+                    let line = try runner.measure(measurement, side, isQuick: quick)
+                    if json { writeLine(line.dropLast() + ",\"waiting\":\"polling\"}") }
+                    lines.append(line)
+                }
+                report.add(measurement, side, lines)
+            }
+        }
     }
 
     // MARK: - What is compared
@@ -106,9 +149,10 @@ struct DemoCommand: ParsableCommand {
 
     // MARK: - Progress
 
-    private func show(_ scenario: Int, _ round: Int, _ rounds: Int) {
+    private func show(_ what: String, _ number: Int, _ round: Int, _ rounds: Int) {
         guard isatty(STDERR_FILENO) == 1 else { return }
-        writeError("\rmeasuring: \(scenario + 1) of \(DemoScenario.all.count), round \(round + 1) of \(rounds)\u{1b}[K")
+        let count = DemoScenario.all.count + DemoMeasurement.allCases.count
+        writeError("\rmeasuring \(number + 1) of \(count), round \(round + 1) of \(rounds): \(what)\u{1b}[K")
     }
 
     private func clear() {
@@ -123,70 +167,3 @@ private final class InterruptionFlag: Sendable {
     func set() { flag.store(true, ordering: .relaxed) }
 }
 
-enum DemoSide: String {
-    case catnap
-    case epoll
-}
-
-/// One line of the demonstration.
-struct DemoScenario {
-    let transport: Transport
-    let size: Int
-    let clients: Int
-    let sleeps: Bool
-    let count: Int
-
-    var waiting: String { sleeps ? "sleeping" : "polling" }
-    var name: String { "\(transport.rawValue) \(size) B, \(clients) client\(clients == 1 ? "" : "s"), \(waiting)" }
-
-    static let all =
-        [Transport.tcp, .udp].flatMap { transport in
-            [64, 1024].map { DemoScenario(transport: transport, size: $0, clients: 1, sleeps: false, count: 20_000) }
-        } + [
-            DemoScenario(transport: .tcp, size: 64, clients: 32, sleeps: false, count: 100_000),
-            DemoScenario(transport: .tcp, size: 64, clients: 1, sleeps: true, count: 10_000),
-        ]
-}
-
-/// Runs one server and one client after the other.
-struct DemoRunner {
-    let demi: String
-    let baseline: String?
-    let processors: [Int]
-
-    /// A round takes a second or two; one that takes this long has stalled.
-    private static let roundSecondsMaximum: Int32 = 60
-
-    /// One round.
-    func measure(_ side: DemoSide, _ scenario: DemoScenario, count: Int) throws -> DemoResult {
-        let server = try Child(program(side), arguments(side, "serve", scenario, address: "127.0.0.1:0", processor: 0))
-        defer { server.stop() }
-        guard let line = server.line(within: 10), line.hasPrefix("listening on ") else {
-            throw Failure("the \(side.rawValue) server did not start")
-        }
-        let address = String(line.dropFirst("listening on ".count))
-        let client = try Child(
-            program(side),
-            arguments(side, "ping", scenario, address: address, processor: 1) + [
-                "--size", "\(scenario.size)", "--count", "\(count)", "--clients", "\(scenario.clients)",
-                "--warmup", "\(max(count / 10, scenario.clients))", "--json",
-            ])
-        defer { client.stop() }
-        let answer = client.line(within: Self.roundSecondsMaximum)
-        client.stop()
-        guard let answer, let result = DemoResult(side, answer) else { throw Failure("the \(side.rawValue) client did not finish") }
-        return result
-    }
-
-    private func program(_ side: DemoSide) -> String { side == .catnap ? demi : baseline ?? demi }
-
-    private func arguments(
-        _ side: DemoSide, _ command: String, _ scenario: DemoScenario, address: String, processor: Int
-    ) -> [String] {
-        var arguments = side == .catnap ? ["echo", command, "--libos", "catnap", "--spin", scenario.sleeps ? "0" : "forever"]
-            : [command, scenario.sleeps ? "--block" : "--poll"]
-        arguments += ["--transport", scenario.transport.rawValue, "--address", address]
-        if processors.count > 1 { arguments += ["--cpu", "\(processors[processor])"] }
-        return arguments
-    }
-}

@@ -69,7 +69,7 @@ struct EchoClient: ~Copyable {
     private var wasInterrupted = false
     private var progress: Progress
     /// Why a client failed, the last time that one did.
-    private(set) var failure: String?
+    private var failure: String?
 
     init(_ libOS: LibOS, _ plan: Plan, stop: QToken) {
         self.libOS = libOS
@@ -126,7 +126,7 @@ struct EchoClient: ~Copyable {
             do throws(DemikernelError) {
                 completion = try libOS.waitAny(tokens.span, timeout: .nanoseconds(Int64(clamping: max(plan.timeout, 5_000_000_000))))
             } catch {
-                throw Failure("cannot connect to \(plan.address): \(error)")
+                throw Failure("cannot connect to \(plan.address): \(error)\(libOS.missingPeer)")
             }
             let place = completion.offset
             guard case .peer(let index) = owners[place] else {
@@ -140,7 +140,7 @@ struct EchoClient: ~Copyable {
                 fail(Int(index), "\(error)")
             }
         }
-        if alive == 0 { throw Failure("cannot connect to \(plan.address): \(failure ?? "")") }
+        if alive == 0 { throw Failure("cannot connect to \(plan.address): \(failure ?? "")\(libOS.missingPeer)") }
     }
 
     // MARK: - Round trips
@@ -312,6 +312,11 @@ struct EchoClient: ~Copyable {
         owners.removeLast()
     }
 
+    /// Closes what is open.
+    mutating func close() {
+        for index in peers.indices where peers[index].isAlive { try? libOS.close(peers[index].descriptor) }
+    }
+
     // MARK: - Outcome
 
     func outcome() -> EchoOutcome {
@@ -321,7 +326,7 @@ struct EchoClient: ~Copyable {
             count: isMeasuring ? completed : 0, p50: percentile(50), p99: percentile(99), p999: percentile(99.9),
             minimum: histogram.totalCount == 0 ? 0 : histogram.min, maximum: histogram.totalCount == 0 ? 0 : histogram.max,
             perSecond: elapsed == 0 ? 0 : UInt64((Double(completed) * 1e9 / Double(elapsed)).rounded()),
-            lost: lost, failures: failures, clientMinimum: counts.min() ?? 0, clientMaximum: counts.max() ?? 0,
+            lost: lost, failures: failures, failure: failure, clientMinimum: counts.min() ?? 0, clientMaximum: counts.max() ?? 0,
             wasInterrupted: wasInterrupted)
     }
 

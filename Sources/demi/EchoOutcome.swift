@@ -10,11 +10,14 @@ struct EchoOutcome {
     let lost: UInt64
     /// Clients that were given up.
     let failures: Int
+    /// Why the last of them was.
+    let failure: String?
     /// Round trips of the client that made the fewest, and the most.
     let clientMinimum, clientMaximum: UInt64
     let wasInterrupted: Bool
 
-    func json(_ plan: EchoClient.Plan, _ libOS: String) -> String {
+    /// `alone` is what was measured before there were idle connections.
+    func json(_ plan: EchoClient.Plan, _ libOS: String, idle: Int, alone: EchoOutcome?) -> String {
         var object = JSONObject()
         object.add("libos", libOS)
         object.add("transport", plan.transport.rawValue)
@@ -29,10 +32,15 @@ struct EchoOutcome {
         object.add("lost", lost)
         object.add("clientMinimum", clientMinimum)
         object.add("clientMaximum", clientMaximum)
+        if let alone {
+            object.add("idle", idle)
+            object.add("p50Alone", alone.p50)
+            object.add("perSecondAlone", alone.perSecond)
+        }
         return object.text
     }
 
-    func text(_ plan: EchoClient.Plan, _ libOS: String) -> String {
+    func text(_ plan: EchoClient.Plan, _ libOS: String, idle: Int, alone: EchoOutcome?) -> String {
         var table = Table([
             "\(libOS) \(plan.transport.rawValue) \(plan.size) B", "least", "p50", "p99", "p99.9", "most", "round trips/s",
         ])
@@ -44,6 +52,10 @@ struct EchoOutcome {
         }
         if lost > 0 { text += ", \(lost.grouped) datagrams lost" }
         if failures > 0 { text += ", \(failures.grouped) clients failed" }
+        if let alone {
+            text += "; beside \(idle.grouped) idle connections, without which p50 is \(microseconds(alone.p50)) µs and "
+                + "\(alone.perSecond.grouped) round trips are made a second"
+        }
         return text + (wasInterrupted ? ", interrupted" : "")
     }
 }

@@ -19,11 +19,16 @@ struct PingCommand: ParsableCommand {
               demi echo ping --size 1024 --clients 32 --count 1000000 --json
               demi echo ping --transport udp --address 192.0.2.1:7000 --timeout 200ms
               demi echo ping --spin 0        sleep instead of polling
+              demi echo ping --memif /tmp/memif.sock --spin forever
+              demi echo ping --memif /tmp/memif.sock --idle 10000
 
             Exit status: 0 all round trips were made, 1 some client failed or was answered wrongly, 2 wrong usage, 130 interrupted.
             """)
 
-    @OptionGroup var options: EchoOptions
+    @OptionGroup var options: EndpointOptions
+
+    @Option(help: "tcp or udp.")
+    var transport = Transport.tcp
 
     @Option(help: ArgumentHelp("Bytes of a message.", valueName: "bytes"))
     var size = 64
@@ -40,10 +45,14 @@ struct PingCommand: ParsableCommand {
     @Option(help: ArgumentHelp("How long an answer may take, such as 200ms.", valueName: "time"))
     var timeout = TimeSpan(.seconds(1))
 
+    @Option(
+        help: ArgumentHelp("Measure, open this many connections more that stay idle, and measure again: TCP alone.", valueName: "number"))
+    var idle = 0
+
     @Flag(help: "Print one JSON object.") var json = false
 
     mutating func validate() throws {
-        let sizeMaximum = options.transport == .udp ? EchoClient.datagramSizeMaximum : EchoClient.sizeMaximum
+        let sizeMaximum = transport == .udp ? EchoClient.datagramSizeMaximum : EchoClient.sizeMaximum
         try Self.check("--size", size, 1...sizeMaximum)
         try Self.check("--count", count, 1...1 << 40)
         try Self.check("--clients", clients, 1...60_000)
@@ -51,7 +60,9 @@ struct PingCommand: ParsableCommand {
         guard clients * size <= EchoClient.memoryMaximum else {
             throw ValidationError("--clients times --size is above \(EchoClient.memoryMaximum.grouped) bytes")
         }
-        guard options.address.port != 0 else { throw ValidationError("--address: a port is needed, as in 127.0.0.1:7000") }
+        try Self.check("--idle", idle, 0...60_000)
+        guard idle == 0 || transport == .tcp else { throw ValidationError("--idle: only TCP has connections") }
+        guard options.address?.port != 0 else { throw ValidationError("--address: a port is needed, as in 127.0.0.1:7000") }
     }
 
     private static func check(_ option: String, _ value: Int, _ range: ClosedRange<Int>) throws {
@@ -62,19 +73,54 @@ struct PingCommand: ParsableCommand {
 
     func run() throws {
         if let cpu = options.cpu { try Processors.pin(to: cpu) }
-        let libOS = try LibOS(options.libOSConfiguration())
+        let libOS = try LibOS(options.configuration(.client))
         let stop = try libOS.pop(libOS.queue())
         let mailbox = libOS.core.mailbox
         try Interruption.handle { mailbox.cancel(stop) }
         let plan = EchoClient.Plan(
-            address: options.address, transport: options.transport, size: size, count: UInt64(count), clients: clients,
+            address: options.remoteAddress(libOS.configuration), transport: transport, size: size, count: UInt64(count), clients: clients,
             warmup: UInt64(warmup ?? count / 10), timeout: timeout.nanoseconds, showsProgress: isatty(STDERR_FILENO) == 1)
+        var alone: EchoOutcome?
+        if idle > 0 {
+            alone = try measure(libOS, plan, stop)
+            try openIdleConnections(libOS, plan.address)
+        }
+        let outcome = try measure(libOS, plan, stop)
+        let name = libOS.configuration.libOS
+        writeLine(json ? outcome.json(plan, name, idle: idle, alone: alone) : outcome.text(plan, name, idle: idle, alone: alone))
+        if outcome.wasInterrupted { throw Failure.quiet(ExitStatus.interrupted) }
+        try check(outcome, libOS)
+    }
+
+    private func measure(_ libOS: LibOS, _ plan: EchoClient.Plan, _ stop: QToken) throws -> EchoOutcome {
         var client = EchoClient(libOS, plan, stop: stop)
         try client.run()
-        let outcome = client.outcome()
-        writeLine(json ? outcome.json(plan, libOS.configuration.libOS) : outcome.text(plan, libOS.configuration.libOS))
-        if outcome.wasInterrupted { throw Failure.quiet(ExitStatus.interrupted) }
-        if let reason = client.failure { throw Failure("\(outcome.failures) of \(clients) clients failed: \(reason)") }
+        client.close()
+        return client.outcome()
+    }
+
+    private func check(_ outcome: EchoOutcome, _ libOS: LibOS) throws {
+        guard let reason = outcome.failure else { return }
+        throw Failure("\(outcome.failures) of \(clients) clients failed: \(reason)\(libOS.missingPeer)")
+    }
+
+    /// So many connections, of which nothing is asked. They stay open until the process ends.
+    private func openIdleConnections(_ libOS: LibOS, _ address: SocketAddress) throws {
+        /// Fewer than a server's backlog.
+        let atOnce = 256
+        var opened = 0
+        do throws(DemikernelError) {
+            while opened < idle {
+                var tokens: [QToken] = []
+                for _ in 0..<min(atOnce, idle - opened) {
+                    tokens.append(try libOS.connect(try libOS.socket(address.family, .stream), to: address))
+                }
+                for token in tokens { try libOS.wait(token, timeout: .seconds(5)).get() }
+                opened += tokens.count
+            }
+        } catch {
+            throw Failure("cannot open idle connection \(opened + 1) of \(idle): \(error)\(libOS.missingPeer)")
+        }
     }
 }
 

@@ -92,6 +92,8 @@ package struct HeapStatistics: Sendable {
     /// Bytes of address space, and what of them has memory.
     package var limit = 0
     package var groups = 0
+    /// Bytes of the groups, which have memory as a whole.
+    package var residentBytes: Int { groups * HeapGeometry.groupByteCount }
     /// Groups on reserved huge pages.
     package var hugePageGroups = 0
     /// Groups that cannot be swapped out; fewer than `groups` where RLIMIT_MEMLOCK refused.
