@@ -6,9 +6,11 @@ public struct NetworkStatistics: Sendable {
         public let layer: String
         /// What is counted, as `framesReceived`.
         public let name: String
+        /// The count.
         public let value: UInt64
     }
 
+    /// The device's numbers.
     public let device: NetworkDeviceStatistics
     /// Whether frames can be exchanged now.
     public let isConnected: Bool
