@@ -12,6 +12,8 @@ let package = Package(
     products: [
         .library(name: "Demikernel", targets: ["Demikernel"]),
         .library(name: "DemikernelConfiguration", targets: ["DemikernelConfiguration"]),
+        // Networks in virtual time, for testing programs.
+        .library(name: "DemikernelSimulator", targets: ["DemikernelSimulator"]),
         .library(name: "demikernel", type: .dynamic, targets: ["DemikernelC"]),
         .executable(name: "demi", targets: ["demi"]),
     ],
@@ -45,10 +47,11 @@ let package = Package(
             swiftSettings: strict),
         // The C ABI as a C program calls it, for `demi bench`.
         .target(name: "CDemikernelBench", dependencies: ["CDemikernel"]),
+        .target(name: "DemikernelSimulator", dependencies: ["Demikernel"], swiftSettings: strict),
         .executableTarget(
             name: "demi",
             dependencies: [
-                "Demikernel", "DemikernelConfiguration", "DemikernelC", "CDemikernelBench",
+                "Demikernel", "DemikernelConfiguration", "DemikernelC", "DemikernelSimulator", "CDemikernelBench",
                 .product(name: "ArgumentParser", package: "swift-argument-parser"),
                 "CDemikernelShims", .product(name: "Histogram", package: "hdrhistogram-swift"),
             ],
@@ -60,6 +63,10 @@ let package = Package(
         .testTarget(
             name: "BehaviourTests", dependencies: ["Demikernel", "TestSupport"], path: "Tests/DemikernelTests/Behaviour",
             swiftSettings: strict),
+        .testTarget(name: "SimulatorTests", dependencies: ["DemikernelSimulator", "Demikernel", "TestSupport"], swiftSettings: strict),
+        // Packet-level conversations, judged frame by frame.
+        .testTarget(
+            name: "ScriptTests", dependencies: ["Demikernel", "DemikernelSimulator", .product(name: "SystemPackage", package: "swift-system")], exclude: ["Scripts", "README.md"], swiftSettings: strict),
         .testTarget(
             name: "DemikernelConfigurationTests",
             dependencies: ["Demikernel", "DemikernelConfiguration"],

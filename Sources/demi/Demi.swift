@@ -21,7 +21,9 @@ struct Demi: ParsableCommand {
         subcommands: [
             DemoCommand.self,
             EchoCommand.self,
+            FramesCommand.self,
             BenchCommand.self,
+            SimulateCommand.self,
             DoctorCommand.self,
             ConfigurationCommand.self,
             VersionCommand.self,

@@ -21,7 +21,7 @@ extension NetworkStack {
     private mutating func receiveErrorIPv6(_ bytes: PacketBytes, now: UInt64) {
         guard let view = ICMPv6View(bytes), let quoted = QuotedPacket(ipv6: view.payload) else { return ip.counters.icmpMalformed &+= 1 }
         switch ICMPv6(view) {
-        case .packetTooBig(let mtu): 
+        case .packetTooBig(let mtu):
             reportTooBig(quoted, length: Int(view.payload.load16(4)) + IPv6Header.byteCount, mtu: Int(mtu), now: now)
         case .destinationUnreachable(let code): report(quoted, .unreachable(ICMPError.Unreachable(code)), now: now)
         case .timeExceeded: report(quoted, .timeExceeded, now: now)
@@ -55,6 +55,12 @@ extension NetworkStack {
 
     /// RFC 1191, section 3 and RFC 8201, section 4: the path takes smaller packets than was thought.
     private mutating func reportTooBig(_ quoted: QuotedPacket, length: Int, mtu: Int, now: UInt64) {
+        // RFC 5927, section 7.2: before it is believed at all, TCP is asked whether such a segment is out.
+        if quoted.ipProtocol == .tcp,
+            !tcp.isOut(source: quoted.source, destination: quoted.destination, quotedTransport: quoted.upperLayer)
+        {
+            return ip.counters.icmpErrorsIgnored &+= 1
+        }
         guard let mtu = ip.notePathMTU(quoted, length: length, mtu: mtu, now: now) else { return ip.counters.icmpErrorsIgnored &+= 1 }
         report(quoted, .packetTooBig(mtu: mtu), now: now)
     }

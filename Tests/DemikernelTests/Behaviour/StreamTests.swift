@@ -83,7 +83,7 @@ extension PDPIXBehaviour {
                 }
                 #expect(place == size)
                 #expect(try libOS.outcome(push) == .pushed)
-                #expect(libOS.liveObjects == 0)
+                libOS.expectLiveObjects(0)
             }
         }
 
@@ -188,6 +188,8 @@ extension PDPIXBehaviour {
                 repeat { pushes.append(try libOS.push(pair.client, libOS.allocate(1 << 20))) } while try !libOS.isPending(pushes.last!) && pushes.count < 64
                 #expect(pushes.count < 64)
                 for _ in 0..<8 { pushes.append(try libOS.push(pair.client, libOS.allocate(1 << 20))) }
+                // What a network stack in the libOS takes until its windows are full counts as well.
+                if !subject.capabilities.contains(.kernelBuffers) { libOS.turn(5_000) }
                 let held = libOS.liveBytes
                 libOS.turn(500)
                 // Nothing is read ahead for a pop that was not made, nothing sent ahead.
@@ -214,12 +216,12 @@ extension PDPIXBehaviour {
                     let bytes = try libOS.receive(pair.server)
                     #expect(bytes.count <= subject.configuration.catnap.receiveSizeMaximum)
                     total += bytes.count
-                    #expect(libOS.liveObjects == 0)
+                    if subject.capabilities.contains(.kernelBuffers) { libOS.expectLiveObjects(0) }
                 }
             }
         }
 
-        @Test(arguments: LibOSUnderTest.all)
+        @Test(arguments: LibOSUnderTest.all.filter { $0.capabilities.contains(.kernelBuffers) })
         func `an exhausted heap fails pops with ENOMEM, and the bytes wait`(_ subject: LibOSUnderTest) async throws {
             try await subject.run(adjusting: { $0.heap.limit = 2 << 20; $0.heap.hugePages = .never; $0.heap.checked = false }) { libOS in
                 let pair = try libOS.pair(subject.address())

@@ -11,16 +11,16 @@ extension TCPConnection {
         scoreboard.acknowledge(now: now, &delivery)
         advance(to: acknowledgment, &shared, events: &events, now: now)
         takeSample(delivery, now)
-        growWindow(acknowledged, delivery, isEchoed: false, now)
+        growWindow(acknowledged, delivery, isEchoed: false, isRecovering: false, now)
         armRetransmission(&shared, now: now)
     }
 
     @inline(__always)
-    private mutating func growWindow(_ acknowledged: UInt32, _ delivery: Delivery, isEchoed: Bool, _ now: UInt64) {
+    private mutating func growWindow(_ acknowledged: UInt32, _ delivery: Delivery, isEchoed: Bool, isRecovering: Bool, _ now: UInt64) {
         let sample = CongestionSample(
             acknowledged: acknowledged, acknowledgement: sendUnacknowledged, next: sendNext, roundTrip: delivery.latestRoundTrip,
             smoothed: roundTrip.smoothed, isEchoed: isEchoed, now: now)
-        congestion.acknowledged(sample, isRecovering: flags.contains(.isInRecovery))
+        congestion.acknowledged(sample, isRecovering: isRecovering)
     }
 
     /// SND.UNA moves on: what is before it is the application's again.
@@ -53,6 +53,7 @@ extension TCPConnection {
         let number = SequenceNumber.later(segment.acknowledgment, sendUnacknowledged)
         let acknowledged = number.distance(from: sendUnacknowledged)
         let flight = flightSize
+        let wasRecovering = flags.contains(.isInRecovery)
         var delivery = Delivery(
             acknowledgement: number, next: sendNext, minimumRoundTrip: roundTrip.minimum, notSentAfter: sendTime(segment, now))
         if acknowledged > 0 { scoreboard.acknowledge(now: now, &delivery) }
@@ -73,7 +74,7 @@ extension TCPConnection {
         if flags.contains(.isProbing) { endProbe(segment, delivery, now: now) }
         if acknowledged > 0 { leaveRecovery(number, now: now) }
         let lost = findLosses(acknowledged, &shared, now: now)
-        respond(segment, acknowledged, flight, delivery, lost: lost, &shared, now: now)
+        respond(segment, acknowledged, flight, delivery, lost: lost, wasRecovering: wasRecovering, &shared, now: now)
         armRetransmission(&shared, now: now)
     }
 
@@ -97,7 +98,9 @@ extension TCPConnection {
     @inline(__always) var inNetwork: UInt32 {
         let known = scoreboard.inNetwork(flightSize)
         if duplicateAcknowledgements == 0 || flags.contains(.selectiveAcknowledgement) { return known }
-        let gone = UInt32(duplicateAcknowledgements) &* UInt32(segmentSize)
+        // RFC 3042: before a recovery the first two of them let new segments go, and no more.
+        let counted = flags.contains(.isInRecovery) ? duplicateAcknowledgements : min(duplicateAcknowledgements, 2)
+        let gone = UInt32(counted) &* UInt32(segmentSize)
         return known > gone ? known &- gone : 0
     }
 
@@ -153,11 +156,15 @@ extension TCPConnection {
 
     /// What congestion control makes of it.
     private mutating func respond(
-        _ segment: ArrivingSegment, _ acknowledged: UInt32, _ flight: UInt32, _ delivery: Delivery, lost: UInt32, _ shared: inout TCPShared,
-        now: UInt64
+        _ segment: ArrivingSegment, _ acknowledged: UInt32, _ flight: UInt32, _ delivery: Delivery, lost: UInt32, wasRecovering: Bool,
+        _ shared: inout TCPShared, now: UInt64
     ) {
         let isEchoed = flags.contains(.ecn) && segment.flags.contains(.ece)
-        if acknowledged > 0 { growWindow(acknowledged, delivery, isEchoed: isEchoed, now) }
+        if acknowledged > 0 {
+            // The acknowledgement that ends a recovery leaves the window at ssthresh: RFC 6582, section 3.2, step 3; RFC 6937, section 3.
+            let isRecovering = wasRecovering || flags.contains(.isInRecovery)
+            growWindow(acknowledged, delivery, isEchoed: isEchoed, isRecovering: isRecovering, now)
+        }
         if isEchoed, flags.isDisjoint(with: [.isInRecovery, .isAfterTimeout]),
             congestion.echoed(flight: flight, acknowledgement: sendUnacknowledged, next: sendNext, now: now)
         {
@@ -178,7 +185,7 @@ extension TCPConnection {
             let range = scoreboard.nextLost(limit: UInt32(segmentSize))
             if range.isEmpty { return true }
             let pipe = inNetwork
-            if pipe != 0, Int(pipe) + Int(range.length) > congestionAllowance { return false }
+            if pipe != 0, Int(pipe) + Int(range.length) > congestion.window { return false }
             // The peer may have shrunk its window: what is behind it waits for the probe.
             if range.start != sendUnacknowledged, range.end - sendUnacknowledged > Int32(clamping: sendWindow) { return false }
             guard retransmit(range, &shared, ip: &ip, now: now) else { return false }
@@ -235,7 +242,7 @@ extension TCPConnection {
         guard Int32(bitPattern: stamps.echo &- undoStamp) < 0 else { return }
         shared.counters.spuriousTimeouts &+= 1
         scoreboard.unmarkLost()
-        congestion.undo(now: now)
+        congestion.undo()
         roundTrip.endBackOff()
         flags.remove(.isAfterTimeout)
     }

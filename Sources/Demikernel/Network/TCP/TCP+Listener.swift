@@ -236,7 +236,7 @@ extension TCP {
         shared.sendBare(header, answer, on: &path, traffic: 0, ip: &ip, now: now)
     }
 
-    /// Makes a connection of an ACK that returns a cookie; false where it is none of ours.
+    /// Makes a connection of an ACK that returns a cookie; false where it is none of ours and is to be refused.
     private mutating func acceptCookie(
         _ packet: ReceivedPacket, _ view: TCPHeaderView, _ tuple: ConnectionTuple, _ listener: UInt32, ip: inout NetworkLayer,
         events: inout SocketEvents, now: UInt64
@@ -249,7 +249,9 @@ extension TCP {
             segment.acknowledgment - 1, for: tuple, peerSequence: segment.sequence - 1, now: now)
         else {
             shared.counters.synCookiesRejected &+= 1
-            return false
+            // A later segment of a connection whose first ACK was lost or overtaken looks the same: a reset would end what the next
+            // retransmission completes. So while cookies are fresh nobody is refused.
+            return now &- listeners[unchecked: listener].cookieSentAt < 4_000_000_000
         }
         guard !listeners[unchecked: listener].isFull else {
             shared.counters.acceptQueueOverflows &+= 1

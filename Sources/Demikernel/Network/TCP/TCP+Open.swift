@@ -60,7 +60,7 @@ extension TCPConnection {
         retransmissionTimer = .off
         retransmissionDeadline = .max
         if handshakeRetries == 0 {
-            if stalledSince != 0, now > stalledSince { roundTrip.sample(now - stalledSince, now: now) }
+            if now > stalledSince { roundTrip.sample(now - stalledSince, now: now) }
         } else {
             roundTrip.handshakeHadTimeout()
         }
@@ -120,8 +120,8 @@ extension TCPConnection {
         sendNext = segment.acknowledgment
         sendEnd = segment.acknowledgment
         state = .synReceived
-        // A SYN-ACK that may have been lost, for all we know.
-        stalledSince = 0
+        // When the SYN-ACK went out nobody knows any more: no sample.
+        stalledSince = .max
         receiveScale = 0
         if settings.timestamps, let stamps = segment.options.timestamps {
             flags.insert(.timestamps)

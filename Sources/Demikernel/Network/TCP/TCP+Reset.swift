@@ -94,21 +94,34 @@ extension TCP {
         source: IPAddress, destination: IPAddress, quotedTransport: PacketBytes, error: ICMPError, ip: inout NetworkLayer,
         events: inout SocketEvents, now: UInt64
     ) {
-        guard quotedTransport.count >= 8 else { return }
-        let tuple = ConnectionTuple(
-            local: source, localPort: quotedTransport.load16(0), remote: destination, remotePort: quotedTransport.load16(2))
-        guard let slot = find(tuple, code(tuple)), slot & Self.timeWaitBit == 0 else { return }
+        guard let slot = findQuoted(source, destination, quotedTransport) else { return }
         let sequence = SequenceNumber(quotedTransport.load32(4))
         connections[unchecked: slot].receiveError(error, about: sequence, &shared, ip: &ip, now: now)
         if !connections[unchecked: slot].flags.isDisjoint(with: .wantsSettling) { settle(slot, ip: &ip, events: &events, now: now) }
     }
+
+    /// Whether an ICMP error quotes a segment that is out: only then can it be true, whatever it says about the path. RFC 5927, section 4.1.
+    package mutating func isOut(source: IPAddress, destination: IPAddress, quotedTransport: PacketBytes) -> Bool {
+        guard let slot = findQuoted(source, destination, quotedTransport) else { return false }
+        return connections[unchecked: slot].isOut(SequenceNumber(quotedTransport.load32(4)))
+    }
+
+    private mutating func findQuoted(_ source: IPAddress, _ destination: IPAddress, _ quotedTransport: PacketBytes) -> UInt32? {
+        guard quotedTransport.count >= 8 else { return nil }
+        let tuple = ConnectionTuple(
+            local: source, localPort: quotedTransport.load16(0), remote: destination, remotePort: quotedTransport.load16(2))
+        guard let slot = find(tuple, code(tuple)), slot & Self.timeWaitBit == 0 else { return nil }
+        return slot
+    }
 }
 
 extension TCPConnection {
+    fileprivate mutating func isOut(_ sequence: SequenceNumber) -> Bool { sequence.isWithin(sendUnacknowledged, length: flightSize) }
+
     fileprivate mutating func receiveError(
         _ error: ICMPError, about sequence: SequenceNumber, _ shared: inout TCPShared, ip: inout NetworkLayer, now: UInt64
     ) {
-        guard sequence.isWithin(sendUnacknowledged, length: max(1, flightSize)) else { return }
+        guard isOut(sequence) else { return }
         if case .packetTooBig(let mtu) = error { return reducePathMTU(mtu, &shared, ip: &ip, now: now) }
         guard state == .synSent || state == .synReceived else { return }
         // RFC 5461: while it is being opened, a connection takes soft errors seriously too: somebody waits for it. Those of the link itself come

@@ -28,8 +28,14 @@ extension TCPConnection {
 
     mutating func transmitSome(_ shared: inout TCPShared, ip: inout NetworkLayer, now: UInt64) {
         guard maySend else { return }
+        // What another connection to the same host, or UDP, has learnt of the path: larger segments would go no further than the layer below.
+        if path.epoch != ip.epoch { _ = ip.refresh(&path) }
+        if path.mtu < discovery.mtu, discovery.packetTooBig(UInt32(path.mtu), now: now) {
+            shared.counters.pathMTUReductions &+= 1
+            updateSegmentSize()
+        }
         if flightSize == 0 {
-            congestion.afterIdle(now: now, timeout: roundTrip.timeout(shared.limits), segmentSize: Int(segmentSize))
+            congestion.afterIdle(now: now, timeout: roundTrip.timeout(shared.limits))
             if discovery.raiseIfDue(now: now) { updateSegmentSize() }
         }
         if scoreboard.hasLost, !retransmitLost(&shared, ip: &ip, now: now) { return }
@@ -57,7 +63,7 @@ extension TCPConnection {
         if length == 0 { return 0 }
         // RFC 5681, section 3.1: FlightSize less what is known to have left the network; at least one segment when nothing is out.
         let inNetwork = inNetwork
-        if inNetwork != 0, Int(inNetwork) &+ Int(length) > congestionAllowance { return 0 }
+        if inNetwork != 0, Int(inNetwork) &+ Int(length) > congestion.window { return 0 }
         if length == full { return length }
         if length == unsent {
             // RFC 9293, section 3.7.4: Nagle. A FIN that can go along is a push of its own.
@@ -67,13 +73,6 @@ extension TCPConnection {
         // RFC 9293, section 3.8.6.2.1, case 3: half of the largest window that the peer has offered.
         if length < max(1, largestSendWindow / 2) { length = 0 }
         return length
-    }
-
-    /// Bytes that may be in the network now.
-    @inline(__always) var congestionAllowance: Int {
-        // RFC 3042: each of the first two duplicate acknowledgements lets one more segment go. With SACK the scoreboard has seen to it.
-        if duplicateAcknowledgements == 0 || !flags.isDisjoint(with: [.selectiveAcknowledgement, .isInRecovery]) { return congestion.window }
-        return congestion.window + Int(min(duplicateAcknowledgements, 2)) * Int(segmentSize)
     }
 
     // MARK: - One segment
@@ -86,7 +85,7 @@ extension TCPConnection {
     ) -> Bool {
         guard ip.canSend else { return block(&shared) }
         let headerLength = flags.contains(.timestamps) ? 32 : 20
-        let copies = length <= Self.copiedMaximum
+        let copies = length <= Self.copiedMaximum || queue.isScattered(sequence, length)
         let packet = ip.makePacket(transportBytes: copies ? headerLength &+ length : headerLength)
         guard !packet.isNull else { return block(&shared) }
         let bytes = packet.packet

@@ -31,8 +31,8 @@ package struct ProportionalRateReduction: BitwiseCopyable, Sendable {
             if isSafe { allowance &+= segmentSize }
             allowance = min(allowance, threshold &- inNetwork)
         }
-        // The first retransmission goes out whatever the sums say.
-        if sent == 0, allowance == 0 { allowance = segmentSize }
+        // The first retransmission goes out whatever the sums say: RFC 5681, section 3.2, step 3; half a segment would hold it back.
+        if sent == 0, allowance < segmentSize { allowance = segmentSize }
         return allowance
     }
 

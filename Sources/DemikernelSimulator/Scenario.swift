@@ -1,0 +1,229 @@
+import Demikernel
+
+/// What a run of the standing scenario is asked to be.
+public struct ScenarioSettings: Sendable {
+    /// What everything follows from.
+    public var seed: UInt64 = 1
+    /// How long the network is impaired; what is unfinished then gets as long as it needs, within limits, over a network that is well.
+    public var duration = Duration.seconds(60)
+    /// The largest chance of a frame's loss; a seed draws its own up to that. 0 to 0.5.
+    public var loss = 0.05
+    /// Hosts, 2 to 64; nil lets the seed choose.
+    public var hosts: Int?
+
+    public init() {}
+}
+
+/// The standing scenario: hosts that talk TCP and UDP over a network that loses, delays, repeats, reorders and damages frames, splits and heals.
+///
+/// Every stream carries bytes that follow from its connection and offset and are compared as they arrive; every connection has to end as was
+/// planned: all bytes and the end of the stream on both sides, or a reset that somebody made. When the time is up the network is well again and
+/// what is left has to finish; nothing may be stuck, lost, or left in the heap. What happens follows from the settings alone.
+public enum Scenario {
+    /// Runs it once.
+    ///
+    /// - Parameters:
+    ///   - capture: where every frame that a link delivers is written to.
+    ///   - log: called with a line for what happens to each connection.
+    ///   - isInterrupted: asked now and then.
+    public static func run(
+        _ settings: ScenarioSettings,
+        capture: SimulationCapture? = nil,
+        log: ((String) -> Void)? = nil,
+        isInterrupted: () -> Bool = { false }
+    ) -> ScenarioReport {
+        do {
+            let world = try ScenarioWorld(settings, log: log)
+            if let capture { for link in world.simulation.links { link.capture(to: capture) } }
+            return world.run(isInterrupted)
+        } catch {
+            var report = ScenarioReport()
+            report.seed = settings.seed
+            report.failure = ScenarioFailure(
+                seed: settings.seed, time: 0, what: "the hosts do not start: \(error)", replay: ScenarioWorld.replay(settings))
+            return report
+        }
+    }
+}
+
+/// Everything of one run.
+final class ScenarioWorld {
+    let simulation: Simulation
+    let settings: ScenarioSettings
+    let plan: ScenarioPlan
+    private(set) var hosts: [ScenarioHost] = []
+    private(set) var connections: [ScenarioConnection] = []
+    /// Connections whose ends have not both finished.
+    private(set) var unfinished: Set<Int> = []
+    var report = ScenarioReport()
+    /// The network is impaired and new connections are made.
+    private(set) var isImpaired = true
+    private var random: SimulationRandom
+    private let heap: Heap
+    private let log: ((String) -> Void)?
+
+    /// How much longer, in virtual time, everything may take when all is well.
+    private static var patience: UInt64 { 600_000_000_000 }
+
+    init(_ settings: ScenarioSettings, log: ((String) -> Void)?) throws {
+        self.settings = settings
+        self.log = log
+        simulation = Simulation(seed: settings.seed)
+        random = SimulationRandom(seed: settings.seed, part: 1 << 32)
+        plan = ScenarioPlan(settings, &random)
+        heap = try Heap(HeapConfiguration(limit: 512 << 20, hugePages: .never, lockPages: false))
+        heap.makeCurrent()
+        report.seed = settings.seed
+        report.hosts = plan.hostCount
+        for number in 0..<plan.hostCount {
+            let entropy = NetworkEntropy(seed: random.next())
+            let stack = try StackHost(
+                simulation, name: "host\(number)", plan.networks[number], device: plan.devices[number], heap: heap.reference, entropy: entropy)
+            stack.transmitMaximum = plan.transmitMaxima[number]
+            stack.reactionNanoseconds = plan.reactions[number]
+            hosts.append(try ScenarioHost(self, number, stack, heap.reference, SimulationRandom(seed: settings.seed, part: 2 << 32 + UInt64(number))))
+        }
+        if plan.hasSwitch {
+            let middle = SimulatedSwitch()
+            for host in hosts { simulation.connect(host.stack, middle, plan.impaired[host.number], name: host.stack.name) }
+        } else {
+            simulation.connect(hosts[0].stack, hosts[1].stack, plan.impaired[0], name: "wire")
+        }
+    }
+
+    deinit {
+        hosts = []
+        heap.resign()
+    }
+
+    static func replay(_ settings: ScenarioSettings) -> String {
+        let seconds = Double(settings.duration.nanosecondsClamped) / 1e9
+        return "demi simulate --seed \(settings.seed) --minutes \(seconds / 60) --loss \(settings.loss)"
+            + (settings.hosts.map { " --hosts \($0)" } ?? "")
+    }
+
+    /// Notes the first thing that broke.
+    func fail(_ what: String) {
+        guard report.failure == nil else { return }
+        report.failure = ScenarioFailure(seed: settings.seed, time: simulation.now, what: what, replay: Self.replay(settings))
+        note("FAILED: " + what)
+        for host in hosts {
+            let (ip, tcp) = host.stack.ask { ($0.ip.counters, $0.tcp.counters) }
+            note("\(host.stack.name) ip: \(Self.nonzero(ip)) tcp: \(Self.nonzero(tcp))")
+        }
+    }
+
+    private static func nonzero(_ counters: Any) -> String {
+        Mirror(reflecting: counters).children.compactMap { child in
+            guard let label = child.label, let value = child.value as? UInt64, value != 0 else { return nil }
+            return "\(label) \(value)"
+        }.joined(separator: ", ")
+    }
+
+    /// A line for whoever watches.
+    func note(_ text: @autoclosure () -> String) {
+        if let log { log("\(ScenarioFailure.seconds(simulation.now)) \(text())") }
+    }
+
+    // MARK: - The run
+
+    func run(_ isInterrupted: () -> Bool) -> ScenarioReport {
+        let end = settings.duration.nanosecondsClamped
+        scheduleFaults(until: end)
+        for host in hosts { host.start(until: end) }
+        var steps = 0
+        let goesOn = {
+            steps += 1
+            if steps % 1024 == 0, isInterrupted() { self.report.wasInterrupted = true }
+            return self.report.failure == nil && !self.report.wasInterrupted
+        }
+        if !simulation.run(until: end, orWhile: goesOn) { heal() }
+        if report.failure == nil, !report.wasInterrupted { finish(goesOn) }
+        summarize()
+        return report
+    }
+
+    /// Partitions and changes of the links' MTU, at times that the seed says.
+    private func scheduleFaults(until end: UInt64) {
+        var time: UInt64 = 0
+        while true {
+            time += 200_000_000 + random.below(4_000_000_000)
+            guard time < end else { return }
+            let link = simulation.links[random.number(in: 0...simulation.links.count - 1)]
+            let length = random.below(1 << UInt64(random.number(in: 24...32)))
+            if random.chance(0.6) {
+                simulation.schedule(at: time) {
+                    link.isUp = false
+                    self.report.partitions += 1
+                    self.note("\(link.name) is down for \(length / 1_000_000) ms")
+                }
+                simulation.schedule(at: time + length) { link.isUp = true }
+            } else {
+                let size = random.number(in: 1280...1500)
+                let answers = random.chance(0.7)
+                simulation.schedule(at: time) {
+                    link.conditions.maximumTransmissionUnit = size
+                    link.conditions.answersTooBig = answers
+                    self.note("\(link.name) carries \(size) bytes" + (answers ? "" : " and does not say so"))
+                }
+                simulation.schedule(at: time + length) { link.conditions.maximumTransmissionUnit = 65_535 }
+            }
+        }
+    }
+
+    /// The network is well from here on, and nothing new begins.
+    private func heal() {
+        isImpaired = false
+        for (number, link) in simulation.links.enumerated() { link.conditions = plan.calm[number] }
+        note("all is well; \(unfinished.count) connections are unfinished")
+        for host in hosts { host.finish() }
+    }
+
+    private func finish(_ goesOn: () -> Bool) {
+        let limit = simulation.now + Self.patience
+        _ = simulation.run(until: limit) { goesOn() && self.isBusy }
+        guard report.failure == nil, !report.wasInterrupted else { return }
+        if isBusy { return fail("stuck: \(stuck)") }
+        // A network that is well: everything that is new succeeds.
+        for host in hosts { host.startLastConnection() }
+        _ = simulation.run(until: limit) { goesOn() && self.isBusy }
+        guard report.failure == nil, !report.wasInterrupted else { return }
+        if isBusy { return fail("stuck although nothing is lost: \(stuck)") }
+        for host in hosts { host.close() }
+        // TIME_WAIT, and what the other timers still have to do: reassembly gives up after a minute.
+        simulation.run(until: simulation.now + 90_000_000_000)
+        let statistics = heap.statistics
+        if statistics.liveObjects != 0 { return fail("\(statistics.liveObjects) buffers (\(statistics.liveBytes) bytes) were not returned") }
+        if statistics.faults != 0 { return fail("the heap found \(statistics.faults) faults: \(heap.faults)") }
+    }
+
+    private var isBusy: Bool { !unfinished.isEmpty || hosts.contains { !$0.ends.isEmpty } }
+
+    /// What has not ended, for the failure's line.
+    private var stuck: String {
+        if let number = unfinished.min() { return connections[number].state }
+        guard let host = hosts.first(where: { !$0.ends.isEmpty }), let tag = host.ends.keys.min() else { return "nothing" }
+        return "an end of host\(host.number) that nobody is connected to: \(host.describe(host.ends[tag]!))"
+    }
+
+    private func summarize() {
+        report.hash = simulation.hash
+        report.virtualNanoseconds = simulation.now
+        report.steps = simulation.stepCount
+        for link in simulation.links { report.links += link.statistics }
+        for host in hosts { report.retransmissions += host.stack.ask { $0.tcp.counters.retransmittedSegments } }
+        report.peakHeapBytes = heap.statistics.peakUsedBytes
+    }
+
+    // MARK: - Connections
+
+    func addConnection(_ plan: ScenarioConnectionPlan) -> ScenarioConnection {
+        let connection = ScenarioConnection(connections.count, plan)
+        connections.append(connection)
+        unfinished.insert(connection.number)
+        report.connections += 1
+        return connection
+    }
+
+    func finished(_ connection: ScenarioConnection) { unfinished.remove(connection.number) }
+}
