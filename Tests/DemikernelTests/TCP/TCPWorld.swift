@@ -31,6 +31,8 @@ final class TCPHost {
     let address: IPAddress
     private var seen: [UInt32: SocketEvent.Kinds] = [:]
     private var nextTag: UInt32 = 1
+    /// ICMP errors that are on their way: the quoted 8 bytes, and the MTU.
+    var pendingErrors: [([UInt8], UInt16)] = []
 
     init(_ address: IPAddress, _ mac: UInt64, peers: [(IPAddress, UInt64)], _ tcp: TCPConfiguration, mtu: Int, heap: HeapReference, seed: UInt64)
         throws
@@ -88,10 +90,11 @@ struct LinkFrame {
     var headerLength: Int { Int(bytes[transport + 12] >> 4) * 4 }
     var payloadLength: Int { bytes.count - transport - headerLength }
     var sourcePort: UInt16 { UInt16(truncatingIfNeeded: word(0) >> 16) }
+    var destinationPort: UInt16 { UInt16(truncatingIfNeeded: word(0)) }
     var options: TCPOptions {
         var copy = Array(bytes[(transport + 20)..<(transport + headerLength)])
         return unsafe copy.withUnsafeMutableBytes { buffer in
-            guard let start = unsafe buffer.baseAddress else { return TCPOptions() }
+            guard let start = buffer.baseAddress else { return TCPOptions() }
             return unsafe TCPOptions(parsing: PacketBytes(start: start, count: buffer.count))
         }
     }
@@ -195,6 +198,10 @@ final class TCPWorld {
             }
             if !burst.isEmpty { hosts[index].stack.receive(&burst, now: now) }
         }
+        for (quoted, mtu) in hosts[0].pendingErrors {
+            hosts[0].stack.reportTooBig(quoted, source: hosts[0].address, destination: hosts[1].address, mtu: mtu, now: now)
+        }
+        hosts[0].pendingErrors = []
         collectFrames()
         return true
     }
@@ -298,4 +305,50 @@ final class TCPWorld {
 
     /// Frames from `direction` since the log was cleared.
     func frames(_ direction: Int) -> [LinkFrame] { log.map(\.frame).filter { $0.direction == direction && $0.isTCP } }
+}
+
+// MARK: - Strangers
+
+extension TCPWorld {
+    /// A segment that somebody makes up, as it would come from host `direction`; ports as in that host's frames.
+    func forge(
+        _ direction: Int, _ sourcePort: UInt16, _ destinationPort: UInt16, _ sequence: SequenceNumber, _ acknowledgment: SequenceNumber,
+        _ flags: TCPFlags, window: UInt16 = 65_535, options: TCPOptions = TCPOptions(), payload: [UInt8] = [], rawOptions: [UInt8]? = nil
+    ) -> LinkFrame {
+        let optionsLength = rawOptions?.count ?? options.byteCount
+        let length = 20 + optionsLength + payload.count
+        var bytes = [UInt8](repeating: 0, count: 34 + length)
+        let source = hosts[direction].address
+        let destination = hosts[1 - direction].address
+        unsafe bytes.withUnsafeMutableBytes { buffer in
+            guard let start = buffer.baseAddress else { return }
+            let packet = unsafe PacketBytes(start: start, count: buffer.count)
+            EthernetHeader(
+                destination: MACAddress(0x0200_0000_0002 - UInt64(direction)), source: MACAddress(0x0200_0000_0001 + UInt64(direction)),
+                etherType: .ipv4
+            ).emit(into: packet)
+            IPv4Header(source: source.ipv4, destination: destination.ipv4, ipProtocol: .tcp, payloadLength: length).emit(
+                into: packet.slice(from: 14))
+            let segment = packet.slice(from: 34)
+            let header = TCPHeader(
+                sourcePort: sourcePort, destinationPort: destinationPort, sequenceNumber: sequence, acknowledgmentNumber: acknowledgment,
+                flags: flags, window: window)
+            if let rawOptions {
+                header.emit(into: segment, optionsLength: optionsLength)
+                for (index, byte) in rawOptions.enumerated() { segment.store8(byte, at: 20 + index) }
+            } else {
+                header.emit(into: segment, options: options)
+            }
+            for (index, byte) in payload.enumerated() { segment.store8(byte, at: 20 + optionsLength + index) }
+            TCPHeader.storeChecksum(
+                in: segment,
+                sum: InternetChecksum.pseudoHeader(source: source, destination: destination, ipProtocol: .tcp, length: length))
+        }
+        return LinkFrame(direction: direction, number: 0, bytes: bytes)
+    }
+
+    /// What was sent last by a host, with the numbers that its next segment would have.
+    func lastFrame(_ direction: Int) -> LinkFrame? { log.last { $0.frame.direction == direction && $0.frame.isTCP }?.frame }
+
+    func clearLog() { log = [] }
 }

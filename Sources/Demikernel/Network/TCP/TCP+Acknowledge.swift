@@ -263,12 +263,13 @@ extension TCPConnection {
             && roundTrip.hasSample && !scoreboard.hasHoles
     }
 
-    /// PTO: 2·SRTT, and the peer's delay where it has less than two segments to acknowledge; 2 ms at least, as others have it.
+    /// PTO: 2·SRTT, and the peer's delay where it has less than two segments to acknowledge: 40 ms, which most peers keep to; the worst case, 200
+    /// ms, would leave the probe no time before the timeout. 2 ms at least, as others have it.
     @inline(__always) func tailLossProbeDelay(_ timeout: UInt64) -> UInt64 {
         max(
             2_000_000,
             TailLossProbe.delay(
-                roundTrip, isSingle: flightSize < 2 &* UInt32(segmentSize), delayedAcknowledgement: 200_000_000, timeout: timeout))
+                roundTrip, isSingle: flightSize < 2 &* UInt32(segmentSize), delayedAcknowledgement: 40_000_000, timeout: timeout))
     }
 
     /// Section 7.3: one segment more, new where there is one, so that the peer says what it has.
