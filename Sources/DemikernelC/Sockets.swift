@@ -98,8 +98,8 @@ public func demi_setsockopt(
 ) -> Int32 {
     call { core throws(DemikernelError) in
         let value = unsafe try required(value)
-        let socket = try optionSocket(&core, descriptor, level)
-        guard unsafe setsockopt(socket, level, name, value, size) == 0 else { throw .last("the socket does not take that option") }
+        core.turn()
+        unsafe try core.setOption(QueueDescriptor(rawValue: descriptor), level, name, value, size)
     }
 }
 
@@ -109,24 +109,9 @@ public func demi_getsockopt(
 ) -> Int32 {
     call { core throws(DemikernelError) in
         let (value, size) = unsafe (try required(value), try required(size))
-        let socket = try optionSocket(&core, descriptor, level)
-        var count = unsafe size.loadUnaligned(as: socklen_t.self)
-        // The kernel would cut the value off.
-        let need = level == SOL_SOCKET && name == SO_LINGER ? MemoryLayout<linger>.size : MemoryLayout<Int32>.size
-        guard count >= need else {
-            throw DemikernelError(.invalidArgument, "there is too little room for the option's value")
-        }
-        guard unsafe getsockopt(socket, level, name, value, &count) == 0 else { throw .last("the socket does not have that option") }
+        core.turn()
+        let room = unsafe size.loadUnaligned(as: socklen_t.self)
+        let count = unsafe try core.option(QueueDescriptor(rawValue: descriptor), level, name, value, room)
         unsafe size.storeBytes(of: count, as: socklen_t.self)
     }
-}
-
-/// The kernel socket whose options of `level` are asked for. Throws EBADF, ENOTSOCK, ENOTSUP.
-private func optionSocket(_ core: inout Core, _ descriptor: Int32, _ level: Int32) throws(DemikernelError) -> Int32 {
-    core.turn()
-    let socket = try core.kernelSocket(QueueDescriptor(rawValue: descriptor))
-    guard level == SOL_SOCKET || level == Int32(IPPROTO_TCP) else {
-        throw DemikernelError(.notSupported, "options are those of SOL_SOCKET and IPPROTO_TCP")
-    }
-    return socket
 }

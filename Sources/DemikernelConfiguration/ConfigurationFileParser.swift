@@ -65,9 +65,25 @@ struct ConfigurationFileParser: ~Copyable {
 
     private mutating func parseValue(of setting: ConfigurationSetting, _ key: YAMLEvent) throws(ConfigurationError) {
         let value = try next(under: setting.path)
+        if case .sequenceStart = value.kind, case .list = setting.type { return try parseList(of: setting, key) }
         guard case .scalar(let text, isNull: false) = value.kind else {
             throw error(key, setting.path, "expected \(setting.type.expectation), found \(Self.name(of: value))")
         }
+        try assembly.set(setting, to: text, from: .file(file, line: key.line, column: key.column))
+    }
+
+    /// list = [ word ], after its beginning.
+    private mutating func parseList(of setting: ConfigurationSetting, _ key: YAMLEvent) throws(ConfigurationError) {
+        var words: [String] = []
+        while true {
+            let word = try next(under: setting.path)
+            if word.kind == .sequenceEnd { break }
+            guard case .scalar(let text, isNull: false) = word.kind, !text.utf8.contains(0x2c) else {
+                throw error(word, setting.path, "expected \(setting.type.expectation), found \(Self.name(of: word)) in the list")
+            }
+            words.append(text)
+        }
+        let text = words.isEmpty ? "none" : words.joined(separator: ",")
         try assembly.set(setting, to: text, from: .file(file, line: key.line, column: key.column))
     }
 

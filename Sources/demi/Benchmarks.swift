@@ -6,6 +6,8 @@ import Glibc
 /// One benchmark: what a round does, how many operations that is, and the figure to reach.
 struct Benchmark: Sendable {
     let name: String
+    /// The libOS that it runs on.
+    var libOS = "catnap"
     var unit = "ns"
     /// What the minimum is to reach, or nil where it is there for comparison.
     var reach: Double?
@@ -16,7 +18,9 @@ struct Benchmark: Sendable {
 
     func measure(_ libOS: LibOS, repetitions: Int) throws -> [Double] { try measure(libOS, repetitions) }
 
-    static let all: [Benchmark] = [
+    static let all: [Benchmark] = runtime + network
+
+    private static let runtime: [Benchmark] = [
         Benchmark(name: "task.switch", unit: "cycles", reach: 12, measure: taskSwitch),
         Benchmark(name: "task.wake-poll-10k", reach: 15, measure: taskWakePoll),
         Benchmark(name: "wait-any.10k", reach: 25, measure: waitAny10k),
@@ -51,7 +55,7 @@ func monotonicNanoseconds() -> UInt64 {
 }
 
 /// The nanoseconds per operation of each of `repetitions` rounds, after one that warms up.
-private func repeated(_ repetitions: Int, operations: Int, _ round: () throws -> Void) rethrows -> [Double] {
+func repeated(_ repetitions: Int, operations: Int, _ round: () throws -> Void) rethrows -> [Double] {
     try round()
     var samples: [Double] = []
     for _ in 0..<repetitions {

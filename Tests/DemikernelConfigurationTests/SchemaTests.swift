@@ -14,6 +14,9 @@ extension ConfigurationSetting: CustomTestStringConvertible {
         case .count(let range, _): ["\(range.lowerBound)", "\(range.upperBound)", "00\(range.lowerBound + 1)"]
         case .size(let range): ["\(range.lowerBound)", "\(range.upperBound)", "\(range.upperBound >> 10)KiB", "\(range.upperBound >> 20) mib"]
         case .spin(let maximum): ["forever", "0", "1ns", "3us", "7ms", "\(maximum)ns", "\(maximum / 1_000) us", "\(maximum / 1_000_000_000)s"]
+        case .duration(let range): ["\(range.lowerBound)ns", "\(range.upperBound)ns", "\(range.upperBound / 1_000) us"]
+        case .text(let grammar): ["none", grammar.sample]
+        case .list(let grammar, _): ["none", grammar.sample]
         }
     }
 
@@ -26,6 +29,13 @@ extension ConfigurationSetting: CustomTestStringConvertible {
         case .count(let range, _): return common.filter { Int($0) == nil } + ["\(range.lowerBound - 1)", "\(range.upperBound + 1)", "4KiB", "-1"]
         case .size(let range): return common.filter { Int($0) == nil } + ["\(range.lowerBound - 1)", "\(range.upperBound + 1)", "9999999999TiB", "-1"]
         case .spin(let maximum): return common + ["\(maximum + 1)ns", "50m", "us", "9999999999999s"]
+        case .duration(let range): return common + ["\(range.upperBound + 1)ns", "50m", "forever"]
+        case .text(.path(let length)): return ["a\u{7}", String(repeating: "a", count: length + 1)]
+        case .text(.word(let length)): return ["a b", "a,b", String(repeating: "a", count: length + 1)]
+        case .text: return common + ["nobody", "1.2.3.4.5", ",none"]
+        case .list(let grammar, let maximum):
+            let many = Array(repeating: grammar.sample, count: maximum + 1).joined(separator: ",")
+            return common + ["nobody", "\(grammar.sample),", "\(grammar.sample),none", many]
         }
     }
 
@@ -34,6 +44,20 @@ extension ConfigurationSetting: CustomTestStringConvertible {
         let names = path.split(separator: ".")
         let sections = names.dropLast().enumerated().map { String(repeating: " ", count: $0.offset) + "\($0.element):\n" }.joined()
         return sections + String(repeating: " ", count: names.count - 1) + "\(names[names.count - 1]): \(text)\n"
+    }
+}
+
+extension ConfigurationGrammar {
+    /// One of them.
+    var sample: String {
+        switch self {
+        case .interfaceAddress: "10.9.8.7/16"
+        case .address: "10.9.8.1"
+        case .ethernetAddress: "02:00:00:00:12:ab"
+        case .neighbour: "10.9.8.2=02:00:00:00:12:ab"
+        case .path: "/tmp/somewhere"
+        case .word: "left"
+        }
     }
 }
 
@@ -99,6 +123,7 @@ struct SchemaTests {
     @Test(arguments: Configuration.settings)
     func `each setting refuses a list, a section and nothing`(_ setting: ConfigurationSetting) throws {
         for (text, found) in [("[a]", "a list"), ("{a: b}", "a section"), ("", "nothing"), ("~", "nothing"), ("null", "nothing")] {
+            if case .list = setting.type, text == "[a]" { continue }
             let error = try #require(throws: ConfigurationError.self) { _ = try Configuration.parse(setting.file(text), file: "f") }
             #expect(error.key == setting.path)
             #expect(error.message == "expected \(setting.type.expectation), found \(found)")

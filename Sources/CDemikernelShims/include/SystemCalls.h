@@ -1,10 +1,11 @@
-/* The three system calls of the datapath, made directly: glibc's wrappers are cancellation points, which costs an atomic exchange before and
+/* The four system calls of the datapath, made directly: glibc's wrappers are cancellation points, which costs an atomic exchange before and
    after each call in every program that has a second thread, and hand over errors through a thread-local. */
 #ifndef DEMIKERNEL_SYSTEM_CALLS_H
 #define DEMIKERNEL_SYSTEM_CALLS_H
 
 #include <errno.h>
 #include <stddef.h>
+#include <stdint.h>
 #include <sys/epoll.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
@@ -49,5 +50,8 @@ static inline long dk_send(int socket, const void *_Nonnull source, size_t size)
 static inline long dk_epoll_poll(int epoll, struct epoll_event *_Nonnull events, int capacity) {
     return dk_system_call(SYS_epoll_pwait, epoll, (long)events, capacity, 0, 0, 8);
 }
+
+/* io_uring_enter(2) that submits and waits for nothing: how many requests, or a negative errno. The number is the same everywhere. */
+static inline long dk_ring_submit(int ring, uint32_t count) { return dk_system_call(426, ring, count, 0, 0, 0, 0); }
 
 #endif

@@ -43,7 +43,8 @@ struct FileRing: ~Copyable {
     /// A ring whose completions make `event` readable. Throws the kernel's errno: `ENOSYS` without io_uring, `EPERM` where it is forbidden,
     /// `ENOTSUP` where this kernel's lacks what files need (it came with Linux 5.6).
     init(depth: Int, event: Int32) throws(Errno) {
-        let set = try Setup(depth: UInt32(depth), event: event)
+        // fsync, cancel, openat, close, read, write
+        let set = try RingSetup(entries: UInt32(depth) * 2, needing: 1 << 3 | 1 << 14 | 1 << 18 | 1 << 19 | 1 << 22 | 1 << 23, event: event)
         let base = unsafe set.rings.baseAddress.unsafelyUnwrapped
         let submission = set.parameters.submission
         let completion = set.parameters.completion
@@ -54,28 +55,20 @@ struct FileRing: ~Copyable {
         unsafe state.initialize(to: State())
         unsafe rings = set.rings
         unsafe entries = set.entries
-        unsafe submissionHead = Self.word(base, submission.head)
-        unsafe submissionTail = Self.word(base, submission.tail)
+        unsafe submissionHead = set.word(submission.head)
+        unsafe submissionTail = set.word(submission.tail)
         unsafe submissionMask = base.load(fromByteOffset: Int(submission.mask), as: UInt32.self)
-        unsafe completionHead = Self.word(base, completion.head)
-        unsafe completionTail = Self.word(base, completion.tail)
+        unsafe completionHead = set.word(completion.head)
+        unsafe completionTail = set.word(completion.tail)
         unsafe completionMask = base.load(fromByteOffset: Int(completion.mask), as: UInt32.self)
         unsafe completions = UnsafePointer((base + Int(completion.completions)).assumingMemoryBound(to: dk_ring_completion.self))
-
-        // Entry i of the queue is request i, always: the kernel's level of indirection is not used.
-        let order = unsafe (base + Int(submission.array)).assumingMemoryBound(to: UInt32.self)
-        for index in 0..<set.parameters.submission_entries { unsafe order[Int(index)] = index }
     }
 
     deinit {
         drain()
-        unsafe Setup.unmap(rings: rings, entries: entries)
+        unsafe RingSetup.unmap(rings: rings, entries: entries)
         Glibc.close(descriptor)
         unsafe state.deallocate()
-    }
-
-    private static func word(_ base: UnsafeMutableRawPointer, _ offset: UInt32) -> UnsafePointer<Atomic<UInt32>> {
-        unsafe UnsafePointer((base + Int(offset)).assumingMemoryBound(to: Atomic<UInt32>.self))
     }
 
     /// Whether this kernel carries out such requests; a truncation came with Linux 6.9.
@@ -207,78 +200,6 @@ struct FileRing: ~Copyable {
         case .truncate: 55
         case .open: 18
         case .close: 19
-        }
-    }
-}
-
-extension FileRing {
-    /// A ring as the kernel made it: descriptor, mappings and what it can do.
-    @safe
-    private struct Setup {
-        let descriptor: Int32
-        let parameters: dk_ring_parameters
-        let operations: UInt64
-        let rings: UnsafeMutableRawBufferPointer
-        let entries: UnsafeMutableBufferPointer<dk_ring_request>
-
-        /// Both rings in one mapping, completions never dropped, requests copied at submission, positions as in read(2): Linux 5.6.
-        private static var requiredFeatures: UInt32 { 0b1111 }
-
-        init(depth: UInt32, event: Int32) throws(Errno) {
-            var parameters = dk_ring_parameters()
-            let made = unsafe dk_ring_setup(depth * 2, &parameters)
-            guard made >= 0 else { throw Errno(rawValue: Int32(-made)) }
-            let ring = Int32(made)
-            do throws(Errno) {
-                guard parameters.features & Self.requiredFeatures == Self.requiredFeatures else { throw .notSupported }
-                operations = try Self.operations(of: ring)
-                let registered = dk_ring_register_event(ring, event)
-                guard registered >= 0 else { throw Errno(rawValue: Int32(-registered)) }
-                unsafe (rings, entries) = try Self.map(ring, parameters)
-            } catch {
-                Glibc.close(ring)
-                throw error
-            }
-            descriptor = ring
-            self.parameters = parameters
-        }
-
-        private static func operations(of ring: Int32) throws(Errno) -> UInt64 {
-            var supported: UInt64 = 0
-            let probed = unsafe dk_ring_supported(ring, &supported)
-            guard probed >= 0 else { throw Errno(rawValue: Int32(-probed)) }
-            // fsync, cancel, openat, close, read, write
-            let needed: UInt64 = 1 << 3 | 1 << 14 | 1 << 18 | 1 << 19 | 1 << 22 | 1 << 23
-            guard supported & needed == needed else { throw .notSupported }
-            return supported
-        }
-
-        private static func map(
-            _ ring: Int32, _ parameters: dk_ring_parameters
-        ) throws(Errno) -> (UnsafeMutableRawBufferPointer, UnsafeMutableBufferPointer<dk_ring_request>) {
-            let submissionSize = Int(parameters.submission.array) + Int(parameters.submission_entries) * MemoryLayout<UInt32>.stride
-            let completionSize =
-                Int(parameters.completion.completions) + Int(parameters.completion_entries) * MemoryLayout<dk_ring_completion>.stride
-            let rings = try unsafe map(ring, size: max(submissionSize, completionSize), offset: 0 /* IORING_OFF_SQ_RING */)
-            let count = Int(parameters.submission_entries)
-            do throws(Errno) {
-                let entries = try unsafe map(ring, size: count * MemoryLayout<dk_ring_request>.stride, offset: 0x1000_0000 /* IORING_OFF_SQES */)
-                return unsafe (rings, entries.bindMemory(to: dk_ring_request.self))
-            } catch {
-                unsafe munmap(rings.baseAddress, rings.count)
-                throw error
-            }
-        }
-
-        private static func map(_ ring: Int32, size: Int, offset: Int) throws(Errno) -> UnsafeMutableRawBufferPointer {
-            let address = unsafe mmap(nil, size, PROT_READ | PROT_WRITE, MAP_SHARED | Int32(MAP_POPULATE), ring, offset)
-            guard let address = unsafe address, unsafe address != MAP_FAILED else { throw Errno(rawValue: errno) }
-            return unsafe UnsafeMutableRawBufferPointer(start: address, count: size)
-        }
-
-        static func unmap(rings: UnsafeMutableRawBufferPointer, entries: UnsafeMutableBufferPointer<dk_ring_request>) {
-            unsafe munmap(rings.baseAddress, rings.count)
-            unsafe munmap(entries.baseAddress, entries.count * MemoryLayout<dk_ring_request>.stride)
         }
     }
 }

@@ -18,13 +18,16 @@ package struct Catnap: ~Copyable {
     /// Where the direct polls have got to among the blocked queues.
     var directCursor = 0
     var files: FileBackend
+    var sends: BatchedSends
 
-    /// What events that belong to no queue carry: the mailbox's, and the file engine's.
+    /// What events that belong to no queue carry: the mailbox's, the file engine's, and the network device's.
     static var mailboxData: UInt64 { .max }
     static var filesData: UInt64 { .max - 1 }
+    static var networkData: UInt64 { .max - 2 }
 
     init(_ configuration: Configuration, wakeDescriptor: Int32) throws(DemikernelError) {
         let blocked = try BlockedQueues(capacity: configuration.descriptors.capacity)
+        let sends = try BatchedSends(configuration.catnap.batchSends)
         let epoll = epoll_create1(Int32(EPOLL_CLOEXEC))
         guard epoll >= 0 else { throw DemikernelError(.last, "Catnap needs an epoll descriptor") }
         guard Self.add(wakeDescriptor, to: epoll, data: Self.mailboxData, events: EPOLLIN.rawValue) else {
@@ -37,9 +40,13 @@ package struct Catnap: ~Copyable {
         directPollLimit = configuration.catnap.directPollLimit
         events = EventBuffer(capacity: 256)
         files = FileBackend(configuration.catnap)
+        self.sends = sends
     }
 
     deinit { Glibc.close(epoll) }
+
+    /// Whether there is something to do without asking the kernel what has happened: events to take, or pushes that waited for their end.
+    var hasBufferedWork: Bool { @inline(__always) get { !events.isEmpty || sends.count > 0 } }
 
     /// Adds a descriptor to the epoll set; false with `errno` where the kernel refuses.
     static func add(_ descriptor: Int32, to epoll: Int32, data: UInt64, events: UInt32) -> Bool {
@@ -134,7 +141,7 @@ extension Core {
     /// One poll of the kernel devices.
     mutating func pollCatnap() {
         if catnap.files.inFlight > 0 { reapFiles() }
-        guard catnap.events.isEmpty else { return takeBufferedEvents() }
+        guard !catnap.hasBufferedWork else { return takeBufferedEvents() }
         guard catnap.blocked.count > 0 else { return }
         guard catnap.blocked.count <= catnap.directPollLimit else {
             registerBlocked()
@@ -164,8 +171,9 @@ extension Core {
     /// Sleeps on the epoll set.
     mutating func sleepCatnap(nanoseconds: UInt64) {
         let before = completedCount
+        sendDeferred()
         registerBlocked()
-        // What the kernel refused to watch was tried, and may have completed: no time to sleep.
+        // What was sent has completed, and so may have what the kernel refused to watch and was tried: no time to sleep.
         guard completedCount == before else { return }
         catnap.files.watch(in: catnap.epoll)
         // Queues that cannot be watched have to be looked at now and then.
@@ -180,7 +188,7 @@ extension Core {
     }
 
     /// Takes events that came with an earlier system call until an operation has completed: the application answers one request before the
-    /// next is read, so that its peer need not wait for the whole batch.
+    /// next is read, so that its peer need not wait for the whole batch. Where none has, what waited for others to be sent with is sent.
     mutating func takeBufferedEvents() {
         let before = completedCount
         while completedCount == before, let (data, events) = catnap.events.popFirst() {
@@ -188,9 +196,12 @@ extension Core {
             case Catnap.mailboxData: mailbox.acknowledge()
             // The engine's completions are taken by whoever polls it.
             case Catnap.filesData: break
+            // The device is polled after every sleep.
+            case Catnap.networkData: break
             default: noteReadiness(index: UInt32(truncatingIfNeeded: data), generation: UInt32(truncatingIfNeeded: data >> 32), events)
             }
         }
+        if completedCount == before { sendDeferred() }
     }
 
     private mutating func noteReadiness(index: UInt32, generation: UInt32, _ events: UInt32) {

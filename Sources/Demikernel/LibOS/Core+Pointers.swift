@@ -82,7 +82,7 @@ extension Core {
 
     private mutating func isDatagramSocket(_ descriptor: QueueDescriptor) -> Bool {
         guard let index = queues.index(of: descriptor) else { return false }
-        return queues[index].kind == .kernelDatagram
+        return queues[index].kind.isDatagram
     }
 
     /// Copies a list, whose references it takes over, to one object. Throws ENOMEM.

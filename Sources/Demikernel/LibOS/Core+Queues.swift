@@ -33,7 +33,7 @@ extension Core {
             operations[slot].segments = segments
             pushMemory(index, slot)
             return slot
-        case .kernelStream:
+        case .kernelStream, .networkStream:
             guard address == nil else { throw .noAddressHere }
             guard queues[index].state == .connected else { throw .notConnected(queues[index].state) }
             guard !queues[index].flags.contains(.sendShutdown) else {
@@ -42,10 +42,10 @@ extension Core {
             let slot = try begin(.push, on: index)
             operations[slot].segments = segments
             operations[slot].progress = 0
-            submitWriter(index, slot)
+            if queues[index].kind == .networkStream { pushNetworkStream(index, slot) } else { submitStream(index, slot) }
             return slot
-        case .kernelDatagram: return try pushDatagram(index, segments, to: address)
-        case .kernelListener, .free: throw .notConnected(.listening)
+        case .kernelDatagram, .networkDatagram: return try pushDatagram(index, segments, to: address)
+        case .kernelListener, .networkListener, .free: throw .notConnected(.listening)
         case .kernelFile:
             guard address == nil else { throw .noAddressHere }
             return try pushFile(index, segments)
@@ -68,6 +68,10 @@ extension Core {
         operations[slot].segments = segments
         operations[slot].progress = 0
         if let address { operations[slot].setAddress(address) }
+        if queues[index].kind == .networkDatagram {
+            pushNetworkDatagram(index, slot)
+            return slot
+        }
         if queues[index].state == .unbound { queues[index].state = .bound }
         submitWriter(index, slot)
         return slot
@@ -87,16 +91,16 @@ extension Core {
             let slot = try begin(.pop, on: index)
             popMemory(index, slot)
             return slot
-        case .kernelStream:
+        case .kernelStream, .networkStream:
             guard queues[index].state == .connected else { throw .notConnected(queues[index].state) }
-        case .kernelDatagram:
+        case .kernelDatagram, .networkDatagram:
             guard queues[index].state != .unbound else { throw DemikernelError(.socketNotConnected, "the socket is neither bound nor connected") }
-        case .kernelListener, .free: throw .notConnected(.listening)
+        case .kernelListener, .networkListener, .free: throw .notConnected(.listening)
         case .kernelFile: return try popFile(index, limit: limit)
         }
         let slot = try begin(.pop, on: index)
         operations[slot].limit = limit
-        submitReader(index, slot)
+        if queues[index].kind.isNetwork { submitNetworkReader(index, slot) } else { submitReader(index, slot) }
         return slot
     }
 

@@ -32,6 +32,7 @@ extension Core {
     @inline(__always)
     package mutating func wait(_ token: QToken, timeout: UInt64?) throws(DemikernelError) -> RawCompletion {
         runReady()
+        network.transmit()
         guard operations.contains(token) else { throw .unknownToken }
         if operations[token.slot].phase != .complete { try waitSlowly(token, timeout: timeout) }
         return take(token)
@@ -41,6 +42,7 @@ extension Core {
     private mutating func waitSlowly(_ token: QToken, timeout: UInt64?) throws(DemikernelError) {
         let deadline = deadline(after: timeout)
         var isFirst = true
+        if operations[token.slot].kind == .push { sendDeferred() }
         while operations[token.slot].phase != .complete {
             guard isFirst || !hasPassed(deadline) else { throw .timedOut }
             isFirst = false
@@ -61,6 +63,7 @@ extension Core {
         }
         let deadline = deadline(after: timeout)
         var isFirst = true
+        sendDeferred()
         for position in tokens.indices {
             while operations[tokens[position].slot].phase != .complete {
                 guard isFirst || !hasPassed(deadline) else { throw .timedOut }
@@ -108,7 +111,7 @@ extension Core {
             noteOffset(tokens.count &- 1, in: tokens)
         }
         runReady()
-        if completions.nextNew == nil, !catnap.events.isEmpty { takeBufferedEvents() }
+        if completions.nextNew == nil, catnap.hasBufferedWork { takeBufferedEvents() }
         if completions.parkedCount == 0, let slot = completions.nextNew {
             let hint = Int(operations[slot].hint)
             if hint < tokens.count, tokens[hint] == operations.token(of: slot) {
@@ -135,6 +138,7 @@ extension Core {
 
     @inline(never)
     private mutating func waitAnySlowly(_ tokens: Span<QToken>, timeout: UInt64?) throws(DemikernelError) -> Int {
+        network.transmit()
         let deadline = deadline(after: timeout)
         var swept = 0
         var sweepLength = Self.sweepLength
@@ -214,7 +218,7 @@ extension Core {
     mutating func pause(until deadline: Deadline) -> Bool {
         // A deadline of now polls once; a fast path that always spins never sleeps. While a background task beside the fast path is ready
         // there is work to do.
-        guard deadline.time != 0, spin != .max, scheduler.backgroundReadyCount <= 1, hasSpunEnough() else {
+        guard deadline.time != 0, spin != .max, scheduler.backgroundReadyCount <= 1, hasSpunEnough(), network.canSleep else {
             idleTurn()
             return false
         }
@@ -228,6 +232,7 @@ extension Core {
     /// Whether nothing has completed for as long as the configuration wants spinning.
     mutating func hasSpunEnough() -> Bool {
         guard spin != .max else { return false }
-        return spin == 0 || clock.now() &- lastProgress >= spin
+        // The last turn's time will do: reading the clock is a good part of what a turn costs.
+        return spin == 0 || turnTime &- lastProgress >= spin
     }
 }

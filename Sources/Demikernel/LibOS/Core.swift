@@ -13,6 +13,8 @@ package struct Core: ~Copyable {
     package var completions = CompletionList()
     package var queues: QueueTable
     package var catnap: Catnap
+    /// The device and the network stack where the libOS has its own; else sockets are the kernel's.
+    package var network: NetworkBackend
     package let mailbox: Mailbox
     package let configuration: Configuration
     /// How long a waiting call spins before it sleeps; `.max` is for ever.
@@ -23,8 +25,10 @@ package struct Core: ~Copyable {
     /// When an operation last completed, as far as the clock was read.
     var lastProgress: UInt64 = 0
     private var lastProgressCount: UInt64 = 0
+    /// The time of the last turn.
+    private(set) var turnTime: UInt64 = 0
     /// Calls since the start, to poll the devices now and then in programs that submit without waiting.
-    private var calls: UInt32 = 0
+    var calls: UInt32 = 0
     /// Where `waitAny` goes on checking its array.
     var sweepCursor = 0
     /// How many tokens it has checked so since the start.
@@ -36,15 +40,25 @@ package struct Core: ~Copyable {
     /// Whether ``LibOS/run(_:)`` is on the stack.
     var isRunningTasks = false
 
-    package init(_ configuration: Configuration) throws(DemikernelError) {
+    /// A core whose sockets go through a network stack of its own where `parts` are given, and are the kernel's else. The heap is the calling
+    /// thread's from here on.
+    package init(
+        _ configuration: Configuration, network parts: NetworkParts? = nil, clock policy: Clock.Policy? = nil
+    ) throws(DemikernelError) {
         // What may throw comes before the first stored property, so that a half-made core never has to be taken apart.
         let heap = try Heap(HeapConfiguration(settings: configuration.heap))
+        _ = heap.makeCurrent()
+        var clock = Clock(policy ?? (configuration.clock.tsc == .prefer ? .preferTimestampCounter : .system))
         let scheduler = try Scheduler(applicationCapacity: configuration.operations.capacity)
         let operations = try OperationTable(capacity: configuration.operations.capacity)
         let queues = try QueueTable(capacity: configuration.descriptors.capacity)
         let timers = try TimerWheel<QToken>(capacity: configuration.operations.capacity)
         let mailbox = try Mailbox()
         let catnap = try Catnap(configuration, wakeDescriptor: mailbox.eventDescriptor)
+        let now = clock.now()
+        var parts = parts
+        try parts?.dress(configuration.network, heap: heap.reference)
+        let network = try NetworkBackend.make(parts, heap: heap.reference, queues: queues.capacity, now: now, watchedBy: catnap.epoll)
         self.configuration = configuration
         spin = configuration.wait.spin.nanoseconds
         self.heap = heap
@@ -54,10 +68,12 @@ package struct Core: ~Copyable {
         self.timers = timers
         self.mailbox = mailbox
         self.catnap = catnap
-        clock = Clock(configuration.clock.tsc == .prefer ? .preferTimestampCounter : .system)
-        _ = self.scheduler.spawn(.catnap)
-        lastProgress = clock.now()
-        _ = self.heap.makeCurrent()
+        self.clock = clock
+        let isNetworkPresent = network.isPresent
+        self.network = network
+        _ = self.scheduler.spawn(isNetworkPresent ? .network : .catnap)
+        lastProgress = now
+        turnTime = now
     }
 
     // MARK: - Turns of the scheduler
@@ -91,8 +107,9 @@ package struct Core: ~Copyable {
 
     /// A turn of a waiting call, which has run the ready tasks: one background task, mostly the device's fast path, then what other threads
     /// ask for and what is due, then the tasks that all this has made ready.
-    mutating func idleTurn() {
+    package mutating func idleTurn() {
         let now = clock.now()
+        turnTime = now
         runBackground(now: now)
         mailboxTurn()
         fireTimers(now: now)
@@ -113,6 +130,9 @@ package struct Core: ~Copyable {
         switch scheduler.task(waker) {
         case .catnap:
             pollCatnap()
+            scheduler.polled(waker, .ready)
+        case .network:
+            pollNetwork(now: now)
             scheduler.polled(waker, .ready)
         case .foreign(let task):
             scheduler.polled(waker, unsafe PollResult(rawValue: task.poll(task.context, now)) ?? .finished)
@@ -146,8 +166,14 @@ package struct Core: ~Copyable {
         // What became ready while the descriptors were being registered must not wait for the sleep.
         // Neither must the devices: a file operation that found its device full stays ready until that has completed something.
         guard scheduler.application.isEmpty else { return idleTurn() }
+        guard !network.isPresent || prepareNetworkToSleep(until: &limit, now: now) else { return idleTurn() }
         sleepCatnap(nanoseconds: limit == .max ? .max : limit - now)
         let woken = clock.now()
+        turnTime = woken
+        if network.isPresent {
+            network.wake()
+            pollNetwork(now: woken)
+        }
         mailboxTurn()
         fireTimers(now: woken)
         runReady()
@@ -173,6 +199,7 @@ package struct Core: ~Copyable {
         // Pushes and pops of a memory queue complete each other.
         case .memory: break
         case .kernelStream, .kernelListener, .kernelDatagram: pollKernelSocket(index, regardless: true)
+        case .networkStream, .networkListener, .networkDatagram: pollNetworkSocket(index, now: clock.now())
         case .kernelFile: pollFile(index)
         }
     }
@@ -262,9 +289,7 @@ package struct Core: ~Copyable {
         let index = operations[slot].queue
         switch operations[slot].kind {
         case .accept, .pop: completeReader(index, slot, errno: Errno.canceled.rawValue)
-        case .push:
-            completeWriter(index, slot, errno: Errno.canceled.rawValue)
-            if queues[index].kind == .kernelStream { finishShutdown(index) }
+        case .push: cancelPush(index, slot)
         case .connect:
             abandonConnect(index)
             completeWriter(index, slot, errno: Errno.canceled.rawValue)
@@ -293,7 +318,7 @@ package struct Core: ~Copyable {
     }
 
     private func isPartlySent(_ slot: UInt32) -> Bool {
-        operations[slot].kind == .push && queues[operations[slot].queue].kind == .kernelStream && operations[slot].progress > 0
+        operations[slot].kind == .push && queues[operations[slot].queue].kind.isStream && operations[slot].progress > 0
     }
 
     /// Fails every operation that is pending on a queue.

@@ -28,7 +28,7 @@ extension Core {
 
     /// A descriptor outside the epoll set is always worth a system call, one inside it when an event said so.
     @inline(__always)
-    private func isWorthTrying(_ index: UInt32, _ flag: Queue.Flags) -> Bool {
+    func isWorthTrying(_ index: UInt32, _ flag: Queue.Flags) -> Bool {
         let flags = queues[index].flags
         return !flags.contains(.registered) || flags.contains(flag)
     }
@@ -42,15 +42,21 @@ extension Core {
             if !queues[index].writers.isEmpty { pollConnect(index, queues[index].writers.first) }
             if queues[index].state == .connecting { return }
         }
-        var isWorthIt = regardless || isWorthTrying(index, .writable)
-        while !queues[index].writers.isEmpty, isWorthIt, pollWriter(index, queues[index].writers.first) {
-            isWorthIt = isWorthTrying(index, .writable)
-        }
-        isWorthIt = regardless || isWorthTrying(index, .readable)
+        if !queues[index].flags.contains(.deferred) { pollWriters(index, regardless: regardless) }
+        var isWorthIt = regardless || isWorthTrying(index, .readable)
         while !queues[index].readers.isEmpty, isWorthIt, pollReader(index, queues[index].readers.first) {
             isWorthIt = isWorthTrying(index, .readable)
         }
         settle(index)
+    }
+
+    /// Tries a socket's first writer, and what stands in line behind it.
+    @inline(__always)
+    mutating func pollWriters(_ index: UInt32, regardless: Bool) {
+        var isWorthIt = regardless || isWorthTrying(index, .writable)
+        while !queues[index].writers.isEmpty, isWorthIt, pollWriter(index, queues[index].writers.first) {
+            isWorthIt = isWorthTrying(index, .writable)
+        }
     }
 
     /// One try for a queue's first reader; true where it completed.
@@ -211,7 +217,7 @@ extension Core {
         return true
     }
 
-    private mutating func sendFailed(_ index: UInt32, _ slot: UInt32, _ error: Errno) -> Bool {
+    mutating func sendFailed(_ index: UInt32, _ slot: UInt32, _ error: Errno) -> Bool {
         switch error {
         case .wouldBlock:
             queues[index].flags.remove(.writable)

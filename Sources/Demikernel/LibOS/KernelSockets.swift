@@ -13,6 +13,7 @@ extension Core {
     /// `socket(2)`. Throws EMFILE, ENFILE, ENOMEM, EAFNOSUPPORT.
     package mutating func socket(_ family: AddressFamily, _ type: SocketType) throws(DemikernelError) -> UInt32 {
         submissionTurn()
+        if network.isPresent { return try networkSocket(family, type) }
         let flags = Int32(SOCK_NONBLOCK.rawValue | SOCK_CLOEXEC.rawValue)
         let descriptor = Glibc.socket(Int32(family.rawValue), type.rawValue | flags, 0)
         guard descriptor >= 0 else { throw DemikernelError(.last, "the kernel gave no socket") }
@@ -32,10 +33,10 @@ extension Core {
     /// The queue of a descriptor that is a socket. Throws EBADF, ENOTSOCK.
     ///
     /// Mutating, as are others that change nothing: a borrowed core would be copied to the stack, all of its kilobyte.
-    private mutating func socketIndex(_ descriptor: QueueDescriptor) throws(DemikernelError) -> UInt32 {
+    mutating func socketIndex(_ descriptor: QueueDescriptor) throws(DemikernelError) -> UInt32 {
         guard let index = queues.index(of: descriptor) else { throw .badDescriptor }
         switch queues[index].kind {
-        case .kernelStream, .kernelListener, .kernelDatagram: return index
+        case .kernelStream, .kernelListener, .kernelDatagram, .networkStream, .networkListener, .networkDatagram: return index
         case .memory, .kernelFile, .free: throw DemikernelError(.notSocket, "the descriptor is no socket")
         }
     }
@@ -46,6 +47,7 @@ extension Core {
         let index = try socketIndex(descriptor)
         guard queues[index].state == .unbound else { throw DemikernelError(.invalidArgument, "the socket is bound already") }
         try requireFamily(address, of: index)
+        if queues[index].kind.isNetwork { return try bindNetwork(index, address) }
         var result = unsafe withSocketAddress(address) { unsafe Glibc.bind(queues[index].fileDescriptor, $0, $1) }
         if result != 0, Errno.last == .addressInUse, queues[index].kind == .kernelStream {
             result = bindReusing(index, address)
@@ -83,7 +85,7 @@ extension Core {
         submissionTurn()
         let index = try socketIndex(descriptor)
         guard backlog >= 1 else { throw DemikernelError(.invalidArgument, "the backlog is below 1") }
-        guard queues[index].kind != .kernelDatagram else { throw DemikernelError(.notSupportedOnSocket, "a UDP socket does not listen") }
+        guard !queues[index].kind.isDatagram else { throw DemikernelError(.notSupportedOnSocket, "a UDP socket does not listen") }
         switch queues[index].state {
         case .unbound: throw DemikernelError(.addressRequired, "the socket is not bound")
         case .connected: throw DemikernelError(.socketIsConnected, "the socket is connected")
@@ -91,6 +93,7 @@ extension Core {
         case .listening: throw DemikernelError(.invalidArgument, "the socket listens already")
         case .bound: break
         }
+        if queues[index].kind.isNetwork { return try listenNetwork(index, backlog: backlog) }
         let backlog = Int32(min(backlog, configuration.catnap.backlogMaximum))
         // From here on, so that connections in TIME_WAIT keep neither this server nor a restarted one from the port; a listener itself does.
         _ = setFlag(queues[index].fileDescriptor, SOL_SOCKET, SO_REUSEADDR, true)
@@ -107,9 +110,9 @@ extension Core {
     package mutating func accept(_ descriptor: QueueDescriptor) throws(DemikernelError) -> UInt32 {
         submissionTurn()
         let index = try socketIndex(descriptor)
-        guard queues[index].kind == .kernelListener else { throw DemikernelError(.invalidArgument, "the socket does not listen") }
+        guard queues[index].state == .listening else { throw DemikernelError(.invalidArgument, "the socket does not listen") }
         let slot = try begin(.accept, on: index)
-        submitReader(index, slot)
+        if queues[index].kind.isNetwork { submitNetworkReader(index, slot) } else { submitReader(index, slot) }
         return slot
     }
 
@@ -120,13 +123,17 @@ extension Core {
         switch queues[index].state {
         case .listening: throw DemikernelError(.notSupportedOnSocket, "the socket listens")
         case .connecting: throw DemikernelError(.nowInProgress, "the socket is connecting")
-        case .connected where queues[index].kind == .kernelStream: throw DemikernelError(.socketIsConnected, "the socket is connected")
+        case .connected where queues[index].kind.isStream: throw DemikernelError(.socketIsConnected, "the socket is connected")
         case .unbound, .bound, .connected: break
         }
         try requireFamily(address, of: index)
         let slot = try begin(.connect, on: index)
         operations[slot].address = address
         queues[index].writers.append(slot, in: operations)
+        if queues[index].kind.isNetwork {
+            connectNetwork(index, slot, to: address)
+            return slot
+        }
         if unsafe withSocketAddress(address, { unsafe Glibc.connect(queues[index].fileDescriptor, $0, $1) }) == 0 {
             queues[index].state = .connected
             completeWriter(index, slot)
@@ -152,10 +159,11 @@ extension Core {
     }
 
     /// Where a socket stands whose connect came to nothing.
-    private mutating func stateWithoutPeer(_ index: UInt32) -> SocketState { queues[index].flags.contains(.bound) ? .bound : .unbound }
+    mutating func stateWithoutPeer(_ index: UInt32) -> SocketState { queues[index].flags.contains(.bound) ? .bound : .unbound }
 
     /// Gives up a connection attempt, so that the socket can make another: `connect(2)` to AF_UNSPEC.
     mutating func abandonConnect(_ index: UInt32) {
+        guard !queues[index].kind.isNetwork else { return abandonNetworkConnect(index) }
         var nobody = sockaddr()
         nobody.sa_family = sa_family_t(AF_UNSPEC)
         _ = unsafe Glibc.connect(queues[index].fileDescriptor, &nobody, socklen_t(MemoryLayout<sockaddr>.size))
@@ -205,10 +213,12 @@ extension Core {
     package mutating func shutdown(_ descriptor: QueueDescriptor, _ direction: ShutdownDirection) throws(DemikernelError) {
         submissionTurn()
         let index = try socketIndex(descriptor)
-        guard queues[index].kind == .kernelStream, queues[index].state == .connected else {
+        guard queues[index].kind.isStream, queues[index].state == .connected else {
             throw DemikernelError(.socketNotConnected, "the socket is not connected")
         }
-        // Pushed data precedes the end of the stream: what waits for room in the kernel's buffer goes first.
+        if queues[index].kind.isNetwork { return shutdownNetwork(index, direction) }
+        // Pushed data precedes the end of the stream: what waits for others goes at once, what waits for room in the kernel's buffer first.
+        sendDeferred(of: index)
         if direction != .receive { queues[index].flags.insert(.sendShutdown) }
         if direction != .receive && !queues[index].writers.isEmpty {
             if direction == .both { _ = Glibc.shutdown(queues[index].fileDescriptor, Int32(SHUT_RD)) }
@@ -230,6 +240,8 @@ extension Core {
         submissionTurn()
         guard let index = queues.index(of: descriptor) else { throw .badDescriptor }
         if queues[index].kind == .kernelFile { return closeFile(index) }
+        if queues[index].kind.isNetwork { return closeNetwork(index) }
+        sendDeferred(of: index)
         cancelAll(index, errno: Errno.canceled.rawValue)
         settle(index)
         if queues[index].fileDescriptor >= 0 { Glibc.close(queues[index].fileDescriptor) }
@@ -240,6 +252,7 @@ extension Core {
     /// `getsockname(2)`. Throws EBADF, ENOTSOCK.
     package mutating func localAddress(_ descriptor: QueueDescriptor) throws(DemikernelError) -> SocketAddress {
         let index = try socketIndex(descriptor)
+        if queues[index].kind.isNetwork { return networkLocalAddress(index) }
         var address: SocketAddress?
         let result = unsafe receivingSocketAddress(into: &address) { unsafe getsockname(queues[index].fileDescriptor, $0, $1) }
         guard result == 0, let address else { throw DemikernelError(.last, "the socket has no address") }
@@ -249,16 +262,52 @@ extension Core {
     /// `getpeername(2)`. Throws EBADF, ENOTSOCK, ENOTCONN.
     package mutating func remoteAddress(_ descriptor: QueueDescriptor) throws(DemikernelError) -> SocketAddress {
         let index = try socketIndex(descriptor)
+        if queues[index].kind.isNetwork { return try networkRemoteAddress(index) }
         var address: SocketAddress?
         let result = unsafe receivingSocketAddress(into: &address) { unsafe getpeername(queues[index].fileDescriptor, $0, $1) }
         guard result == 0, let address else { throw DemikernelError(.last, "the socket is not connected") }
         return address
     }
 
-    /// The kernel's descriptor behind a socket, for its options. Throws EBADF, ENOTSOCK.
-    package mutating func kernelSocket(_ descriptor: QueueDescriptor) throws(DemikernelError) -> Int32 {
+    /// `setsockopt(2)` of an option at SOL_SOCKET or IPPROTO_TCP whose value is `size` bytes. Throws EBADF, ENOTSOCK, ENOTSUP, ENOPROTOOPT;
+    /// EINVAL, EDOM for a value out of range.
+    @unsafe package mutating func setOption(
+        _ descriptor: QueueDescriptor, _ level: Int32, _ name: Int32, _ value: UnsafeRawPointer, _ size: UInt32
+    ) throws(DemikernelError) {
+        let index = try optionIndex(descriptor, level)
+        if queues[index].kind.isNetwork { return unsafe try setNetworkOption(index, level, name, value, Int(size)) }
+        guard unsafe setsockopt(queues[index].fileDescriptor, level, name, value, size) == 0 else {
+            throw DemikernelError(.last, "the socket does not take that option")
+        }
+    }
+
+    /// `getsockopt(2)`: writes the value to `value`, which has room for `size` bytes, and answers how many it has. Throws EBADF, ENOTSOCK,
+    /// ENOTSUP, ENOPROTOOPT; EINVAL where there is too little room.
+    @unsafe package mutating func option(
+        _ descriptor: QueueDescriptor, _ level: Int32, _ name: Int32, _ value: UnsafeMutableRawPointer, _ size: UInt32
+    ) throws(DemikernelError) -> UInt32 {
+        let index = try optionIndex(descriptor, level)
+        // The kernel would cut the value off.
+        let need = level == SOL_SOCKET && name == SO_LINGER ? MemoryLayout<linger>.size : MemoryLayout<Int32>.size
+        guard size >= need else { throw DemikernelError(.invalidArgument, "there is too little room for the option's value") }
+        if queues[index].kind.isNetwork { return unsafe UInt32(try networkOption(index, level, name, value)) }
+        var count = size
+        guard unsafe getsockopt(queues[index].fileDescriptor, level, name, value, &count) == 0 else {
+            throw DemikernelError(.last, "the socket does not have that option")
+        }
+        return count
+    }
+
+    /// Throws EBADF, ENOTSOCK for what is no socket.
+    mutating func requireSocket(_ descriptor: QueueDescriptor) throws(DemikernelError) { _ = try socketIndex(descriptor) }
+
+    private mutating func optionIndex(_ descriptor: QueueDescriptor, _ level: Int32) throws(DemikernelError) -> UInt32 {
         let index = try socketIndex(descriptor)
-        return queues[index].fileDescriptor
+        guard level == SOL_SOCKET || level == Int32(IPPROTO_TCP) else {
+            throw DemikernelError(.notSupported, "options are those of SOL_SOCKET and IPPROTO_TCP")
+        }
+        sendDeferred(of: index)
+        return index
     }
 }
 

@@ -8,6 +8,15 @@ package enum QueueKind: UInt8, BitwiseCopyable {
     case kernelListener
     case kernelDatagram
     case kernelFile
+    /// A TCP socket of the libOS's own network stack, before and after it is connected.
+    case networkStream
+    case networkListener
+    case networkDatagram
+
+    /// Whether the libOS's own network stack is behind it.
+    @inline(__always) var isNetwork: Bool { rawValue >= QueueKind.networkStream.rawValue }
+    var isDatagram: Bool { self == .kernelDatagram || self == .networkDatagram }
+    var isStream: Bool { self == .kernelStream || self == .networkStream }
 }
 
 /// Where a socket stands (RFC 9293 and POSIX words).
@@ -35,6 +44,8 @@ package struct Queue: BitwiseCopyable {
         static let reading = Flags(rawValue: 64)
         /// The application bound the socket: its address outlives a failed connect.
         static let bound = Flags(rawValue: 128)
+        /// The first writer waits for others, to be sent with them in one system call (``BatchedSends``).
+        static let deferred = Flags(rawValue: 256)
     }
 
     var kind: QueueKind
@@ -57,6 +68,16 @@ package struct Queue: BitwiseCopyable {
     var ring: SegmentRing
     /// Files: where `pop` reads.
     var cursor: Int64
+
+    /// Sockets of the network stack: their slot and generation there, in the place of the kernel's descriptor and the size of its reads.
+    @inline(__always) var stackSlot: UInt32 {
+        get { UInt32(bitPattern: fileDescriptor) }
+        set { fileDescriptor = Int32(bitPattern: newValue) }
+    }
+    @inline(__always) var stackGeneration: UInt32 {
+        get { receiveSize }
+        set { receiveSize = newValue }
+    }
 }
 
 /// All queues, addressed by index; the descriptor is ``QueueDescriptor/first`` plus the index, the lowest free one first.

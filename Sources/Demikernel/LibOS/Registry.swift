@@ -1,3 +1,4 @@
+import Glibc
 import SystemPackage
 
 /// The libOSes that this build has, by name.
@@ -12,8 +13,19 @@ public enum Registry {
 
     /// What `LIBOS` may be set to.
     public static let entries = [
-        Entry(name: "catnap", summary: "kernel sockets and files, for development and for machines without special hardware")
+        Entry(name: "catnap", summary: "kernel sockets and files, for development and for machines without special hardware"),
+        Entry(name: "catnip", summary: "its own TCP/IP over memif: shared memory with another process, a switch (VPP) or DPDK"),
+        Entry(name: "catloop", summary: "its own TCP/IP inside one process: with itself, or two libOSes with each other"),
     ]
+
+    /// Settings with which a libOS starts on any machine, for whoever tries it: every default but those that it cannot do without.
+    package static func trial(of name: String) -> Configuration {
+        var configuration = Configuration()
+        configuration.libOS = name
+        configuration.memif.role = .server
+        configuration.memif.socket = "@demikernel-trial-\(getpid())"
+        return configuration
+    }
 
     /// Throws ENODEV where this build has no libOS of that name.
     static func require(_ name: String) throws(ConfigurationError) {

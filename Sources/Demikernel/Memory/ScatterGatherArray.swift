@@ -79,7 +79,9 @@ import CDemikernelShims
 
     /// A copy of the bytes, one buffer after the other.
     public borrowing func copyToArray() -> [UInt8] {
-        unsafe [UInt8](unsafeUninitializedCapacity: byteCount) { storage, used in
+        // Made without a byte, an array writes its count of 0 to the empty storage that all threads share (a race, to the thread sanitizer).
+        guard byteCount > 0 else { return [] }
+        return unsafe [UInt8](unsafeUninitializedCapacity: byteCount) { storage, used in
             used = unsafe list.copyBytes(to: UnsafeMutableRawBufferPointer(storage))
         }
     }

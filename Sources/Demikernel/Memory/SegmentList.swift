@@ -118,6 +118,56 @@
         totalBytes -= UInt32(left)
     }
 
+    /// Forgets the last `length` bytes, all where there are fewer, and releases the segments that have none left. Complexity: O(segments).
+    package mutating func trimLast(_ length: Int) {
+        var left = min(max(0, length), byteCount)
+        totalBytes -= UInt32(left)
+        while left > 0 {
+            var last = self[count - 1]
+            if last.byteCount > left {
+                last.trimLast(left)
+                if count == 1 { first = last } else { unsafe records[count - 2] = last }
+                return
+            }
+            left -= last.byteCount
+            if count == 1 {
+                first.trimLast(first.byteCount)
+                return
+            }
+            last.release()
+            count32 -= 1
+            if count == 1 {
+                unsafe Segment(unchecked: rest, offset: 0, count: 0).release()
+                unsafe rest = nil
+                restStart = 0
+            }
+        }
+    }
+
+    /// `length` bytes from byte `start` on, which there are, with references of their own; nil where `heap` is exhausted. Complexity:
+    /// O(segments).
+    package func slice(from start: Int, count length: Int, in heap: HeapReference) -> SegmentList? {
+        assert(start >= 0 && length >= 0 && length <= byteCount - start)
+        var result = SegmentList.empty
+        var (skip, left) = (start, length)
+        for index in 0..<count where left > 0 {
+            let segment = self[index]
+            guard skip < segment.byteCount else {
+                skip -= segment.byteCount
+                continue
+            }
+            let part = segment.slice(skip, count: min(left, segment.byteCount - skip))
+            guard heap.append(part, to: &result) else {
+                part.release()
+                result.releaseAll()
+                return nil
+            }
+            left -= part.byteCount
+            skip = 0
+        }
+        return result
+    }
+
     /// Copies the bytes, one segment after the other, to `target`; answers how many fitted.
     @unsafe package func copyBytes(to target: UnsafeMutableRawBufferPointer) -> Int {
         var done = 0

@@ -21,7 +21,7 @@ extension NetworkStack {
     private mutating func receiveErrorIPv6(_ bytes: PacketBytes, now: UInt64) {
         guard let view = ICMPv6View(bytes), let quoted = QuotedPacket(ipv6: view.payload) else { return ip.counters.icmpMalformed &+= 1 }
         switch ICMPv6(view) {
-        case .packetTooBig(let mtu): 
+        case .packetTooBig(let mtu):
             reportTooBig(quoted, length: Int(view.payload.load16(4)) + IPv6Header.byteCount, mtu: Int(mtu), now: now)
         case .destinationUnreachable(let code): report(quoted, .unreachable(ICMPError.Unreachable(code)), now: now)
         case .timeExceeded: report(quoted, .timeExceeded, now: now)

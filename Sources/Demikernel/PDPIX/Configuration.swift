@@ -13,6 +13,9 @@ public struct Configuration: Sendable, Equatable {
     public var descriptors = Descriptors()
     public var clock = Clock()
     public var catnap = Catnap()
+    public var network = Network()
+    public var memif = Memif()
+    public var catloop = Catloop()
 
     /// Every setting at its default.
     public init() {}
@@ -110,6 +113,8 @@ public struct Configuration: Sendable, Equatable {
         public var receiveSizeMaximum = 65_536
         /// The most connections that `listen` lets wait for an accept: 4,096 by default. A larger backlog is lowered to this.
         public var backlogMaximum = 4_096
+        /// Whether answers to requests that came together are sent together, through io_uring(7): preferred by default.
+        public var batchSends = Preference.prefer
         public var files = Files()
         public init() {}
 

@@ -57,11 +57,13 @@ extension Configuration {
         .size("catnap.receive_size_maximum", \.catnap.receiveSizeMaximum, 64...16 << 20, "The most that one read asks for."),
         .count("catnap.backlog_maximum", \.catnap.backlogMaximum, 1...65_535, unit: "connections",
             "The most connections that wait for an accept. A larger backlog is lowered to this."),
+        .choice("catnap.batch_sends", \.catnap.batchSends,
+            "Whether answers to requests that came together are sent together, through io_uring. With require, starting fails where the kernel lacks it."),
         .choice("catnap.files.io_uring", \.catnap.files.ioUring,
             "Whether files go through io_uring rather than a helper thread. With require, starting fails where the kernel lacks it."),
         .count("catnap.files.queue_depth", \.catnap.files.queueDepth, 1...4_096, unit: "operations",
             "The most file operations in the kernel's hands at any one time. Further ones wait their turn."),
-    ]
+    ] + networkSettings
 
     /// What no row can say alone: settings that bind each other. Each has the path that is to blame.
     func crossProblem() -> (path: String, message: String)? {
@@ -69,7 +71,7 @@ extension Configuration {
             let message = "expected at most catnap.receive_size_maximum (\(catnap.receiveSizeMaximum)), found \(catnap.receiveSize)"
             return ("catnap.receive_size", message)
         }
-        return nil
+        return networkProblem()
     }
 
     /// The first setting that is out of range, and why.
@@ -90,23 +92,23 @@ extension Configuration {
 
 // MARK: - Rows
 
-fileprivate typealias Path<Value> = any WritableKeyPath<Configuration, Value> & Sendable
+typealias ConfigurationPath<Value> = any WritableKeyPath<Configuration, Value> & Sendable
 
 extension ConfigurationSetting {
-    fileprivate static func name(_ path: String, _ property: Path<String>, _ summary: String) -> ConfigurationSetting {
+    static func name(_ path: String, _ property: ConfigurationPath<String>, _ summary: String) -> ConfigurationSetting {
         ConfigurationSetting(path: path, type: .name, summary: summary, read: { .text($0[keyPath: property]) }) { configuration, value in
             if case .text(let text) = value { configuration[keyPath: property] = text }
         }
     }
 
-    fileprivate static func boolean(_ path: String, _ property: Path<Bool>, _ summary: String) -> ConfigurationSetting {
+    static func boolean(_ path: String, _ property: ConfigurationPath<Bool>, _ summary: String) -> ConfigurationSetting {
         ConfigurationSetting(path: path, type: .boolean, summary: summary, read: { .boolean($0[keyPath: property]) }) {
             configuration, value in
             if case .boolean(let flag) = value { configuration[keyPath: property] = flag }
         }
     }
 
-    fileprivate static func choice<Choice>(_ path: String, _ property: Path<Choice>, _ summary: String) -> ConfigurationSetting
+    static func choice<Choice>(_ path: String, _ property: ConfigurationPath<Choice>, _ summary: String) -> ConfigurationSetting
     where Choice: RawRepresentable<String> & CaseIterable & Sendable {
         let type = ConfigurationSettingType.choice(Choice.allCases.map(\.rawValue))
         return ConfigurationSetting(path: path, type: type, summary: summary, read: { .text($0[keyPath: property].rawValue) }) {
@@ -115,20 +117,20 @@ extension ConfigurationSetting {
         }
     }
 
-    fileprivate static func count(
-        _ path: String, _ property: Path<Int>, _ range: ClosedRange<Int>, unit: String, _ summary: String
+    static func count(
+        _ path: String, _ property: ConfigurationPath<Int>, _ range: ClosedRange<Int>, unit: String, _ summary: String
     ) -> ConfigurationSetting {
         integer(path, property, .count(range, unit: unit), summary)
     }
 
-    fileprivate static func size(
-        _ path: String, _ property: Path<Int>, _ range: ClosedRange<Int>, _ summary: String
+    static func size(
+        _ path: String, _ property: ConfigurationPath<Int>, _ range: ClosedRange<Int>, _ summary: String
     ) -> ConfigurationSetting {
         integer(path, property, .size(range), summary)
     }
 
-    fileprivate static func integer(
-        _ path: String, _ property: Path<Int>, _ type: ConfigurationSettingType, _ summary: String
+    static func integer(
+        _ path: String, _ property: ConfigurationPath<Int>, _ type: ConfigurationSettingType, _ summary: String
     ) -> ConfigurationSetting {
         ConfigurationSetting(path: path, type: type, summary: summary, read: { .integer($0[keyPath: property]) }) {
             configuration, value in
@@ -136,12 +138,39 @@ extension ConfigurationSetting {
         }
     }
 
-    fileprivate static func spin(
-        _ path: String, _ property: Path<Configuration.Wait.Spin>, maximum: UInt64, _ summary: String
+    static func spin(
+        _ path: String, _ property: ConfigurationPath<Configuration.Wait.Spin>, maximum: UInt64, _ summary: String
     ) -> ConfigurationSetting {
         ConfigurationSetting(path: path, type: .spin(maximum: maximum), summary: summary, read: { .spin($0[keyPath: property]) }) {
             configuration, value in
             if case .spin(let spin) = value { configuration[keyPath: property] = spin }
+        }
+    }
+
+    static func duration(
+        _ path: String, _ property: ConfigurationPath<Duration>, _ range: ClosedRange<UInt64>, _ summary: String
+    ) -> ConfigurationSetting {
+        ConfigurationSetting(path: path, type: .duration(range), summary: summary, read: { .duration($0[keyPath: property]) }) {
+            configuration, value in
+            if case .duration(let duration) = value { configuration[keyPath: property] = duration }
+        }
+    }
+
+    static func text(
+        _ path: String, _ property: ConfigurationPath<String>, _ grammar: ConfigurationGrammar, _ summary: String
+    ) -> ConfigurationSetting {
+        ConfigurationSetting(path: path, type: .text(grammar), summary: summary, read: { .text($0[keyPath: property]) }) {
+            configuration, value in
+            if case .text(let text) = value { configuration[keyPath: property] = text }
+        }
+    }
+
+    static func list(
+        _ path: String, _ property: ConfigurationPath<[String]>, _ grammar: ConfigurationGrammar, maximum: Int, _ summary: String
+    ) -> ConfigurationSetting {
+        ConfigurationSetting(path: path, type: .list(grammar, maximum: maximum), summary: summary, read: { .list($0[keyPath: property]) }) {
+            configuration, value in
+            if case .list(let words) = value { configuration[keyPath: property] = words }
         }
     }
 }

@@ -14,6 +14,12 @@ package enum ConfigurationSettingType: Sendable, Equatable {
     case size(ClosedRange<Int>)
     /// A time up to `maximum` nanoseconds, or `forever`.
     case spin(maximum: UInt64)
+    /// A time of so many nanoseconds.
+    case duration(ClosedRange<UInt64>)
+    /// A word, or `none`.
+    case text(ConfigurationGrammar)
+    /// Words between commas, or `none`.
+    case list(ConfigurationGrammar, maximum: Int)
 
     /// Reads a value; nil where the text is none of this type. Ranges are ``problem(with:)``'s.
     package func parse(_ text: String) -> ConfigurationValue? {
@@ -24,6 +30,9 @@ package enum ConfigurationSettingType: Sendable, Equatable {
         case .count: Self.number(text[...]).map(ConfigurationValue.integer)
         case .size: Self.scaled(text, by: Self.sizeUnits).map(ConfigurationValue.integer)
         case .spin: text == "forever" ? .spin(.forever) : Self.duration(text).map { .spin(.atMost($0)) }
+        case .duration: Self.duration(text).map(ConfigurationValue.duration)
+        case .text: .text(text == Self.none ? "" : text)
+        case .list: .list(text == Self.none ? [] : Self.words(text))
         }
     }
 
@@ -38,6 +47,9 @@ package enum ConfigurationSettingType: Sendable, Equatable {
             case (.spin, .spin(.forever)): true
             case (.spin(let maximum), .spin(.atMost(let duration))):
                 duration >= .zero && ConfigurationValue.spin(.atMost(duration)).nanoseconds <= maximum
+            case (.duration(let range), .duration(let duration)): duration >= .zero && range.contains(duration.nanosecondsClamped)
+            case (.text(let grammar), .text(let word)): word.isEmpty || grammar.matches(word)
+            case (.list(let grammar, let maximum), .list(let words)): words.count <= maximum && words.allSatisfy(grammar.matches)
             default: false
             }
         return allowed ? nil : "expected \(expectation), found \(text(of: value).quotedForMessage)"
@@ -53,6 +65,9 @@ package enum ConfigurationSettingType: Sendable, Equatable {
         case .size(let range):
             "a size in bytes, KiB, MiB or GiB from \(Self.sizeText(range.lowerBound)) to \(Self.sizeText(range.upperBound))"
         case .spin(let maximum): "a time in us, ms or s from 0 to \(Self.durationText(maximum)), or forever"
+        case .duration(let range): "a time in us, ms or s from \(Self.durationText(range.lowerBound)) to \(Self.durationText(range.upperBound))"
+        case .text(let grammar): "\(grammar.expectation), or none"
+        case .list(let grammar, let maximum): "up to \(maximum) \(grammar.listExpectation), or none"
         }
     }
 
@@ -62,7 +77,10 @@ package enum ConfigurationSettingType: Sendable, Equatable {
         case (.size, .integer(let bytes)): Self.sizeText(bytes)
         case (_, .integer(let number)): "\(number)"
         case (_, .boolean(let flag)): flag ? "true" : "false"
+        case (.text, .text("")): Self.none
         case (_, .text(let word)): word
+        case (_, .list(let words)): words.isEmpty ? Self.none : words.joined(separator: ",")
+        case (_, .duration(let duration)): duration < .zero ? "\(duration)" : Self.durationText(duration.nanosecondsClamped)
         case (_, .spin(.forever)): "forever"
         case (_, .spin(.atMost(let duration))): duration < .zero ? "\(duration)" : Self.durationText(value.nanoseconds)
         }
@@ -75,6 +93,8 @@ package enum ConfigurationValue: Sendable, Equatable {
     case boolean(Bool)
     case integer(Int)
     case spin(Configuration.Wait.Spin)
+    case duration(Duration)
+    case list([String])
 
     var nanoseconds: UInt64 {
         guard case .spin(let spin) = self else { return 0 }
@@ -97,6 +117,17 @@ extension ConfigurationSettingType {
         ("s", 1_000_000_000), ("ms", 1_000_000), ("us", 1_000), ("µs", 1_000), ("ns", 1),
     ]
     static let nameLengthMaximum = 64
+    /// The word for what is not set.
+    private static let none = "none"
+
+    /// What stands between commas, without the spaces around it.
+    private static func words(_ text: String) -> [String] {
+        text.split(separator: ",", omittingEmptySubsequences: false).map { word in
+            let start = word.drop { $0 == " " }
+            return String(start.prefix(start.count - start.reversed().prefix { $0 == " " }.count))
+        }
+    }
+
 
     private static func isName(_ text: String) -> Bool {
         guard text.utf8.count <= nameLengthMaximum, let first = text.utf8.first, isLetter(first) else { return false }

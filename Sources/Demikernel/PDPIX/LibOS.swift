@@ -19,18 +19,22 @@ public final class LibOS {
     ///
     /// Throws ``ConfigurationError`` for a setting that is out of range or a libOS that this build has not; ``DemikernelError`` with EEXIST
     /// where the thread has a libOS already, ENOMEM or EMFILE where the system gives too little.
-    public init(_ configuration: Configuration) throws {
+    public convenience init(_ configuration: Configuration) throws {
         try configuration.validate()
         try Registry.require(configuration.libOS)
         guard unsafe dk_thread_libos_get() == nil else {
             throw DemikernelError(.fileExists, "this thread has a libOS already: there is one for each thread")
         }
-        let core = try Core(configuration)
+        self.init(owning: try Core(configuration, network: try NetworkParts.open(configuration)))
+        unsafe dk_thread_libos_set(pointer)
+    }
+
+    /// A libOS around a core. It is nobody's current one.
+    init(owning core: consuming Core) {
         executor = LibOSExecutor(mailbox: core.mailbox)
         unsafe pointer = .allocate(capacity: 1)
         unsafe pointer.initialize(to: core)
         unsafe pointer.pointee.owner = UInt(bitPattern: Unmanaged.passUnretained(self).toOpaque())
-        unsafe dk_thread_libos_set(pointer)
     }
 
     /// Starts the libOS that the environment names: `LIBOS`, and `DEMI_…` for single settings. For a settings file see

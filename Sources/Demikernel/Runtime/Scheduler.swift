@@ -25,6 +25,8 @@ package struct Waker: BitwiseCopyable, Equatable {
 package enum BackgroundTask {
     /// The fast path of Catnap: polls kernel sockets and files.
     case catnap
+    /// The fast path of a libOS with a network stack of its own: polls the device and the stack.
+    case network
     case foreign(ForeignTask)
 }
 

@@ -137,7 +137,7 @@ extension PDPIXBehaviour {
                     #expect(isBehind)
                     try await pushed
                 }
-                #expect(libOS.liveObjects == 0)
+                libOS.expectLiveObjects(0)
                 let pending = libOS.core.operations.count
                 #expect(pending == 0)
             }
@@ -160,7 +160,7 @@ extension PDPIXBehaviour {
                     do { while let buffer = try await server.pop() { count += buffer.count } } catch {}
                     #expect(count < 8 << 20)
                 }
-                #expect(libOS.liveObjects == 0)
+                libOS.expectLiveObjects(0)
                 let pending = libOS.core.operations.count
                 #expect(pending == 0)
             }

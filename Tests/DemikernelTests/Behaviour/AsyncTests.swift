@@ -1,5 +1,4 @@
 import Glibc
-import Synchronization
 import SystemPackage
 import Testing
 @testable import Demikernel
@@ -279,8 +278,8 @@ struct Here: @unchecked Sendable {
 
 /// Carries a buffer into a task.
 final class Cage: Sendable {
-    private let buffer: Mutex<Buffer?>
-    init(_ buffer: consuming Buffer) { self.buffer = Mutex(.some(buffer)) }
+    private let buffer: Lock<Buffer?>
+    init(_ buffer: consuming Buffer) { self.buffer = Lock(.some(buffer)) }
     func take() -> Buffer? { buffer.withLock { $0.take() } }
 }
 

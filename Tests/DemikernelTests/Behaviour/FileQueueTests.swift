@@ -105,7 +105,7 @@ extension PDPIXBehaviour {
                 #expect(try libOS.receive(file, exactly: large.count) == large)
                 #expect(try libOS.receive(file, exactly: small.count) == small)
                 #expect(try libOS.receive(file) == [])
-                #expect(libOS.liveObjects == 0)
+                libOS.expectLiveObjects(0)
             }
         }
 
@@ -222,7 +222,7 @@ extension PDPIXBehaviour {
                         }
                     }
                     #expect(contents(of: path).count >= written)
-                    #expect(libOS.liveObjects == 0)
+                    libOS.expectLiveObjects(0)
                 }
             }
         }

@@ -1,5 +1,4 @@
 import Glibc
-import Synchronization
 import Testing
 @testable import Demikernel
 
@@ -24,6 +23,12 @@ struct LibOSUnderTest: Sendable, CustomTestStringConvertible {
         static let fullBacklogStalls = Capabilities(rawValue: 8)
         /// Plain kernel sockets of this machine reach it.
         static let kernelPeer = Capabilities(rawValue: 16)
+        /// What is under way lies in the kernel's memory: the heap has what the application has, and nothing else, and a pop allocates.
+        static let kernelBuffers = Capabilities(rawValue: 32)
+        /// libOSes on several threads, started alike, are in one network.
+        static let sharedNetwork = Capabilities(rawValue: 64)
+        /// Several TCP sockets share a port where all have SO_REUSEPORT.
+        static let sharedPorts = Capabilities(rawValue: 128)
     }
 
     let name: String
@@ -34,7 +39,10 @@ struct LibOSUnderTest: Sendable, CustomTestStringConvertible {
     /// The address families that the libOS has.
     var families: [AddressFamily] { capabilities.contains(.ipv6) ? [.ipv4, .ipv6] : [.ipv4] }
     /// An address of this libOS; port 0 lets the system choose.
-    func address(_ family: AddressFamily = .ipv4, port: UInt16 = 0) -> SocketAddress { .loopback(family, port: port) }
+    func address(_ family: AddressFamily = .ipv4, port: UInt16 = 0) -> SocketAddress {
+        guard !capabilities.contains(.kernelPeer) else { return .loopback(family, port: port) }
+        return family == .ipv4 ? .ipv4(0x0a75_0001, port: port) : .ipv6(0xfd00_0117_0000_0000, 1, port: port)
+    }
     /// An address that is nobody's here (RFC 5737, RFC 3849).
     func foreignAddress(_ family: AddressFamily = .ipv4) -> SocketAddress {
         family == .ipv4 ? .ipv4(0xc000_0201, port: 7) : .ipv6(0x2001_0db8_0000_0000, 1, port: 7)
@@ -58,18 +66,43 @@ struct LibOSUnderTest: Sendable, CustomTestStringConvertible {
 }
 
 extension LibOSUnderTest {
-    static let catnapCapabilities: Capabilities = [.ipv6, .files, .datagramRefusal, .fullBacklogStalls, .kernelPeer]
+    static let catnapCapabilities: Capabilities = [
+        .ipv6, .files, .datagramRefusal, .fullBacklogStalls, .kernelPeer, .kernelBuffers, .sharedNetwork, .sharedPorts,
+    ]
+    static let stackCapabilities: Capabilities = [.ipv6, .files, .datagramRefusal, .fullBacklogStalls]
 
-    /// Catnap in a configuration. Tables are small, so that starting one is cheap.
+    /// Catnap in a configuration.
     private static func catnap(_ name: String, _ adjust: (inout Configuration) -> Void) -> LibOSUnderTest {
+        libOS("catnap", name, catnapCapabilities, adjust)
+    }
+
+    /// A libOS in a configuration. Tables are small, so that starting one is cheap.
+    private static func libOS(
+        _ libOS: String, _ name: String, _ capabilities: Capabilities, _ adjust: (inout Configuration) -> Void
+    ) -> LibOSUnderTest {
         var configuration = Configuration()
-        configuration.libOS = "catnap"
+        configuration.libOS = libOS
         configuration.heap.limit = 256 << 20
         configuration.heap.lockPages = false
         configuration.operations.capacity = 8_192
         configuration.descriptors.capacity = 4_096
         adjust(&configuration)
-        return LibOSUnderTest(name: "catnap, \(name)", configuration: configuration, capabilities: catnapCapabilities)
+        return LibOSUnderTest(name: "\(libOS), \(name)", configuration: configuration, capabilities: capabilities)
+    }
+
+    /// A network stack over a ring that brings back what is sent.
+    private static func catloop(_ name: String, _ adjust: (inout Configuration) -> Void) -> LibOSUnderTest {
+        libOS("catloop", name, stackCapabilities, adjust)
+    }
+
+    /// A network stack over memif, with a reflector at the other end.
+    private static func catnip(_ name: String, _ adjust: (inout Configuration) -> Void) -> LibOSUnderTest {
+        libOS("catnip", name, stackCapabilities) {
+            $0.memif.socket = Reflector.socket
+            $0.network.addresses = ["10.117.0.1/24", "fd00:117::1/64"]
+            $0.network.localDelivery = .device
+            adjust(&$0)
+        }
     }
 
     /// Every libOS in every way in which it learns what its device has.
@@ -84,6 +117,17 @@ extension LibOSUnderTest {
         },
         catnap("sleeping") { $0.wait.spin = .atMost(.zero) },
         catnap("checked heap") { $0.heap.checked = true },
+        catloop("polling") { $0.wait.spin = .forever },
+        catloop("sleeping") { $0.wait.spin = .atMost(.zero) },
+        catloop("checked heap, software checksums") {
+            $0.heap.checked = true
+            $0.network.checksumOffload = false
+        },
+        catnip("polling") { $0.wait.spin = .forever },
+        catnip("sleeping, checked heap") {
+            $0.wait.spin = .atMost(.zero)
+            $0.heap.checked = true
+        },
     ]
 
     /// The libOSes that have files, by each way to the device.
@@ -148,11 +192,11 @@ func onPlainThread(carrying buffer: consuming Buffer, _ body: @escaping @Sendabl
 }
 
 private final class Cargo: Sendable {
-    private let buffer: Mutex<Buffer?>
+    private let buffer: Lock<Buffer?>
     private let body: @Sendable (borrowing Buffer) -> Void
 
     init(_ buffer: consuming Buffer, _ body: @escaping @Sendable (borrowing Buffer) -> Void) {
-        self.buffer = Mutex(.some(buffer))
+        self.buffer = Lock(.some(buffer))
         self.body = body
     }
 
@@ -170,6 +214,7 @@ extension LibOS {
         for index in 0..<core.queues.end where core.queues[index].kind != .free { try close(core.queues.descriptor(of: index)) }
         while core.operations.count > 0 { try waitNext(.max, timeout: .patience) { _ = $0 } }
         core.heap.drainReturns()
+        settle()
         let statistics = core.heap.statistics
         let faults = core.heap.faults
         let counts = (queues: core.queues.count, blocked: core.catnap.blocked.count, unregistered: core.catnap.blocked.unregistered)
@@ -177,6 +222,20 @@ extension LibOS {
         #expect(counts.blocked == 0 && counts.unregistered == 0, sourceLocation: location)
         #expect(statistics.liveObjects == 0, "memory leaked: \(statistics.liveBytes) bytes", sourceLocation: location)
         #expect(faults.count == expectedFaults, "\(faults)", sourceLocation: location)
+    }
+
+    /// Turns until nothing of what connections held is under way any more: acknowledgements, and what goes round in the device. For libOSes
+    /// whose network is in the kernel there is nothing to wait for.
+    func settle(to count: Int = 0) {
+        guard core.network.isPresent else { return }
+        let deadline = core.clock.now() + Duration.patience.nanosecondsClamped
+        while liveObjects != count, core.clock.now() < deadline { core.idleTurn() }
+    }
+
+    /// Expects so many objects to be referenced once what is under way has come to its end.
+    func expectLiveObjects(_ count: Int, at location: SourceLocation = #_sourceLocation) {
+        settle(to: count)
+        #expect(liveObjects == count, sourceLocation: location)
     }
 
     /// Heap objects that are referenced, by the application or by the libOS.

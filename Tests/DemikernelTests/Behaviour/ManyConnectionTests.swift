@@ -23,7 +23,7 @@ extension PDPIXBehaviour {
                     }
                 }
                 #expect(echo.served.values.allSatisfy { $0 == 2 } && echo.served.count == 1_000)
-                #expect(libOS.liveObjects == 0)
+                libOS.expectLiveObjects(0)
             }
         }
 
@@ -66,7 +66,7 @@ extension PDPIXBehaviour {
                     #expect(try libOS.receive(round % 2 == 0 ? pair.server : pair.client) == [])
                     try libOS.close(round % 2 == 0 ? pair.server : pair.client)
                 }
-                #expect(libOS.liveObjects == 0)
+                libOS.expectLiveObjects(0)
             }
         }
 

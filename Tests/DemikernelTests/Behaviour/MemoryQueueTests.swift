@@ -149,7 +149,7 @@ extension PDPIXBehaviour {
                 for token in pushes.prefix(2) { #expect(try libOS.outcome(token) == .pushed) }
                 for number in 2..<4 { #expect(try libOS.outcome(pushes[number]) == .failed(.canceled, returned: [UInt8]("\(number)".utf8))) }
                 for token in pops { #expect(try libOS.outcome(token) == .failed(.canceled)) }
-                #expect(libOS.liveObjects == 0)
+                libOS.expectLiveObjects(0)
                 let fresh = try libOS.queue()
                 #expect(fresh == full)
                 let pop = try libOS.pop(fresh)
@@ -170,7 +170,7 @@ extension PDPIXBehaviour {
                     #expect(try libOS.outcome(libOS.push(to.client, relayed)) == .pushed)
                     #expect(try libOS.receiveText(to.server) == "relay \(number)")
                 }
-                #expect(libOS.liveObjects == 0)
+                libOS.expectLiveObjects(0)
             }
         }
     }

@@ -14,7 +14,7 @@ extension PDPIXBehaviour {
                     let push = try libOS.push(pair.client, libOS.allocate(size))
                     _ = try libOS.receive(pair.server, exactly: size)
                     #expect(try libOS.outcome(push) == .pushed)
-                    #expect(libOS.liveObjects == 0)
+                    libOS.expectLiveObjects(0)
                 }
             }
         }
@@ -69,7 +69,7 @@ extension PDPIXBehaviour {
                 #expect(try libOS.receive(pair.server, exactly: 2_000) == message)
                 #expect(try libOS.outcome(push) == .pushed)
                 #expect(try libOS.outcome(filler) == .pushed)
-                #expect(libOS.liveObjects == 0)
+                libOS.expectLiveObjects(0)
                 // The second free was a fault, and a checked or unchecked heap says so.
                 let faults = libOS.core.heap.faults
                 #expect(faults.count == 1 && faults.first?.kind == .doubleFree)
@@ -87,10 +87,10 @@ extension PDPIXBehaviour {
                     let push = libOS.core.operations.token(of: try libOS.core.push(pair.client, .single(segment)))
                     #expect(try libOS.outcome(push) == .pushed)
                     #expect(try libOS.receive(pair.server) == Array(pattern(100)[10..<60]))
-                    #expect(libOS.liveObjects == 1)
+                    libOS.expectLiveObjects(1)
                 }
                 unsafe try libOS.core.heap.free(raw)
-                #expect(libOS.liveObjects == 0)
+                libOS.expectLiveObjects(0)
             }
         }
 
@@ -125,11 +125,11 @@ extension PDPIXBehaviour {
                 }
                 #expect(try libOS.receive(pair.server, exactly: 800) == Array(bytes[..<800]))
                 for token in pushes { #expect(try libOS.outcome(token) == .pushed) }
-                #expect(libOS.liveObjects == 1)
+                libOS.expectLiveObjects(1)
                 let isLast = rest.contentsEqual(Array(bytes[800...]))
                 #expect(isLast)
                 _ = consume rest
-                #expect(libOS.liveObjects == 0)
+                libOS.expectLiveObjects(0)
             }
         }
 
@@ -147,7 +147,7 @@ extension PDPIXBehaviour {
                 let text = String(decoding: kept.copyToArray(), as: UTF8.self)
                 #expect(text == (0..<100).map { "message \($0)" }.joined())
                 _ = consume kept
-                #expect(libOS.liveObjects == 0)
+                libOS.expectLiveObjects(0)
             }
         }
 
@@ -158,7 +158,7 @@ extension PDPIXBehaviour {
                 for _ in 0..<50 {
                     try libOS.send(pair.client, "dropped")
                     _ = try libOS.wait(libOS.pop(pair.server), timeout: .patience)
-                    #expect(libOS.liveObjects == 0)
+                    libOS.expectLiveObjects(0)
                 }
                 let queue = try libOS.queue()
                 try libOS.send(queue, "no accept")
@@ -182,7 +182,7 @@ extension PDPIXBehaviour {
                     }
                 }
                 libOS.core.heap.drainReturns()
-                #expect(libOS.liveObjects == 0)
+                libOS.expectLiveObjects(0)
             }
         }
 

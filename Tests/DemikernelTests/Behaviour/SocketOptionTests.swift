@@ -64,7 +64,7 @@ extension PDPIXBehaviour {
             }
         }
 
-        @Test(arguments: LibOSUnderTest.all)
+        @Test(arguments: LibOSUnderTest.all.filter { $0.capabilities.contains(.sharedPorts) })
         func `sockets that all say so share a port`(_ subject: LibOSUnderTest) async throws {
             try await subject.run { libOS in
                 let first = try libOS.socket(), second = try libOS.socket(), third = try libOS.socket()

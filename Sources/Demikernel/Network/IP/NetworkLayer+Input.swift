@@ -233,7 +233,13 @@ extension NetworkLayer {
             linkSource: link.source)
         switch ipProtocol {
         case .udp: return .udp
-        case .tcp: return .tcp
+        case .tcp:
+            // RFC 9293, section 3.9.2.3: a connection has one host at each end.
+            guard !packet.isBroadcast else {
+                counters.packetsForOthers &+= 1
+                return drop(frame)
+            }
+            return .tcp
         case .icmp where source.isIPv4: return receiveICMPv4(packet, now: now)
         case .icmpv6 where !source.isIPv4: return receiveICMPv6(packet, now: now)
         default:

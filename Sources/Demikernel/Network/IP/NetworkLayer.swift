@@ -85,7 +85,7 @@ package struct NetworkLayer: ~Copyable {
         mtu = UInt16(min(configuration.mtu ?? device.maximumTransmissionUnit, 65_535))
         vlan = configuration.vlan ?? 0
         isUntagged = configuration.vlan == nil
-        mayHearItself = device.isLoop
+        mayHearItself = device.isLoop || configuration.localDelivery == .device
         trustsDevice = device.isReliable && configuration.trustsReliableDevice
         offloadsChecksums = device.fillsChecksums && configuration.checksumOffload
         hopLimit = configuration.hopLimit

@@ -116,6 +116,16 @@ struct SendQueue: BitwiseCopyable {
         }
     }
 
+    /// Whether `length` bytes from `sequence` on lie in more than 16 pieces: they are cheaper to copy then than to gather, and a list holds 1,024
+    /// pieces at most. Complexity: O(16).
+    @inline(__always)
+    mutating func isScattered(_ sequence: SequenceNumber, _ length: Int) -> Bool {
+        let first = index(of: sequence)
+        if entries[first].end >= sequence + length { return false }
+        let last = first &+ 16
+        return last < entries.count && entries[last].start < sequence + length
+    }
+
     /// `length` bytes from `sequence` on as slices with references of their own; empty where the heap is exhausted. `sum` gets theirs added
     /// where `sums`.
     mutating func slices(_ sequence: SequenceNumber, _ length: Int, sums: Bool, sum: inout UInt64, in heap: HeapReference) -> SegmentList {

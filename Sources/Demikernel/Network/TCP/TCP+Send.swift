@@ -85,7 +85,7 @@ extension TCPConnection {
     ) -> Bool {
         guard ip.canSend else { return block(&shared) }
         let headerLength = flags.contains(.timestamps) ? 32 : 20
-        let copies = length <= Self.copiedMaximum
+        let copies = length <= Self.copiedMaximum || queue.isScattered(sequence, length)
         let packet = ip.makePacket(transportBytes: copies ? headerLength &+ length : headerLength)
         guard !packet.isNull else { return block(&shared) }
         let bytes = packet.packet

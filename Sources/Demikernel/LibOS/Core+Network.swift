@@ -1,0 +1,51 @@
+import SystemPackage
+
+// The turns of a libOS with a network stack of its own: device, stack, completions, device; and its sleep.
+
+extension Core {
+    /// One poll of the device and the stack: what waits is transmitted, one burst is received and answered, timers that are due run, and the
+    /// operations that all this has made possible complete, in the order in which it came.
+    mutating func pollNetwork(now: UInt64) {
+        if catnap.files.inFlight > 0 { reapFiles() }
+        network.transmit()
+        network.maintain(now: now)
+        network.receive(now: now)
+        network.stack.poll(now: now)
+        takeNetworkEvents(now: now)
+        network.transmit()
+    }
+
+    /// Completes what the stack has news of.
+    @inline(__always)
+    mutating func takeNetworkEvents(now: UInt64) {
+        while let event = network.stack.events.popFirst() { take(event, now: now) }
+    }
+
+    private mutating func take(_ event: SocketEvent, now: UInt64) {
+        let index = event.tag
+        guard index < queues.end, queues[index].kind.isNetwork else { return }
+        if queues[index].state == .connecting { finishNetworkConnect(index, event.kinds) }
+        if event.kinds.contains(.acceptable) { queues[index].flags.insert(.readable) }
+        pollNetworkSocket(index, now: now)
+    }
+
+    /// Tries what a socket's first reader and first writer are blocked on, and what stands in line behind them.
+    mutating func pollNetworkSocket(_ index: UInt32, now: UInt64) {
+        guard queues[index].state != .connecting else { return }
+        if !queues[index].writers.isEmpty { sendNetworkWriters(index, now: now) }
+        while !queues[index].readers.isEmpty {
+            let slot = queues[index].readers.first
+            guard let errno = tryNetworkReader(index, slot, now: now) else { return }
+            completeReader(index, slot, errno: errno)
+        }
+    }
+
+    // MARK: - Sleeping
+
+    /// Gets the device ready for a sleep until `limit` at the latest, which it may bring forward. False where there is no time to sleep.
+    mutating func prepareNetworkToSleep(until limit: inout UInt64, now: UInt64) -> Bool {
+        guard let latest = network.prepareToSleep(now: now) else { return false }
+        limit = min(limit, latest)
+        return true
+    }
+}

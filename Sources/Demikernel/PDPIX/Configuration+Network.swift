@@ -1,0 +1,120 @@
+extension Configuration {
+    /// The network stack of the libOSes that have their own (catnip, catloop): Ethernet, IP, UDP and TCP.
+    public struct Network: Sendable, Equatable {
+        /// This host's addresses with their links' prefixes, as `10.0.0.1/24`; none stands for the libOS's default.
+        public var addresses: [String] = []
+        /// Routers, one of each family at the most, each on one of the links.
+        public var gateways: [String] = []
+        /// Neighbours that are never asked for, as `10.0.0.2=02:00:00:00:00:02`.
+        public var neighbours: [String] = []
+        /// The Ethernet address, as `02:00:00:00:00:01`; empty for one of the libOS's choice.
+        public var mac = ""
+        /// Where packets for this host's own addresses go: into the stack by default.
+        public var localDelivery = LocalDelivery.stack
+        /// The largest IP packet in bytes: 1,500 by default.
+        public var mtu = 1_500
+        /// The 802.1Q VLAN that frames are tagged with; 0, the default, is none.
+        public var vlan = 0
+        /// Whether checksums are left to a device that fills them in: true by default.
+        public var checksumOffload = true
+        /// Whether checksums are verified also where the device cannot damage frames: true by default.
+        public var verifyChecksums = true
+        /// What each connection keeps to be sent or acknowledged before pushes wait, in bytes: 1 MiB by default.
+        public var sendBuffer = 1 << 20
+        /// What each connection keeps for pops, in bytes: 1 MiB by default.
+        public var receiveBuffer = 1 << 20
+        /// What a UDP socket keeps for pops, in bytes: 4 MiB by default.
+        public var datagramBuffer = 4 << 20
+        /// The most connections at any one time: 65,536 by default.
+        public var connections = 65_536
+        public var congestionControl = CongestionControl.cubic
+        /// Whether explicit congestion notification is asked for and agreed to (RFC 3168): false by default.
+        public var ecn = false
+        /// Whether small segments go out at once (RFC 896 turned off): true by default.
+        public var noDelay = true
+        public var timers = Timers()
+        public var faults = Faults()
+        /// A file that every frame is written to, as pcapng; empty for none.
+        public var capture = ""
+        public init() {}
+
+        /// Where packets for one's own addresses go.
+        public enum LocalDelivery: String, Sendable, CaseIterable {
+            case stack
+            case device
+        }
+
+        /// How TCP shares a network.
+        public enum CongestionControl: String, Sendable, CaseIterable {
+            /// RFC 9438.
+            case cubic
+            /// RFC 6582.
+            case newreno
+            /// RFC 8257; negotiates ECN.
+            case dctcp
+        }
+
+        /// The timers of TCP.
+        public struct Timers: Sendable, Equatable {
+            /// The shortest retransmission timeout: 200 milliseconds by default.
+            public var minimumRTO = Duration.milliseconds(200)
+            /// How long an acknowledgement waits for company: 10 milliseconds by default.
+            public var delayedAck = Duration.milliseconds(10)
+            /// How long an idle connection with keep-alive waits before it is probed: 2 hours by default.
+            public var keepalive = Duration.seconds(7_200)
+            /// How long a closed connection's ports are kept (2·MSL): 60 seconds by default.
+            public var timeWait = Duration.seconds(60)
+            public init() {}
+        }
+
+        /// What befalls frames on purpose, in tests: of a million frames so many are lost, and so on.
+        public struct Faults: Sendable, Equatable {
+            public var loss = 0
+            public var duplicate = 0
+            public var reorder = 0
+            public var corrupt = 0
+            /// The seed of the chance.
+            public var seed = 1
+            public init() {}
+
+            /// Whether any fault is asked for.
+            public var isEmpty: Bool { loss == 0 && duplicate == 0 && reorder == 0 && corrupt == 0 }
+        }
+    }
+
+    /// The shared-memory device of catnip: memif, the open packet interface of DPDK and VPP.
+    public struct Memif: Sendable, Equatable {
+        /// Who listens on the socket: client by default.
+        public var role = Role.client
+        /// The Unix socket at which both ends meet, in the abstract namespace where it begins with `@`; empty is not set.
+        public var socket = ""
+        /// Both ends name the same interface of the socket: 0 by default.
+        public var id = 0
+        /// What a client has to know where the server has one; empty for none.
+        public var secret = ""
+        /// Rings in each direction: 1 by default.
+        public var rings = 1
+        /// Frames that a ring holds, a power of two: 1,024 by default.
+        public var ringSize = 1_024
+        /// Bytes of a frame's buffer: 2,048 by default. Longer frames take several.
+        public var bufferSize = 2_048
+        public init() {}
+
+        /// Which end of a memif this is.
+        public enum Role: String, Sendable, CaseIterable {
+            /// Listens on the socket.
+            case server
+            /// Connects to the socket, and brings the shared memory.
+            case client
+        }
+    }
+
+    /// The in-process network of catloop.
+    public struct Catloop: Sendable, Equatable {
+        /// The two libOSes of one process that name the same pair are connected with each other; empty: the libOS with itself.
+        public var pair = ""
+        /// Frames that are under way in each direction: 1,024 by default.
+        public var ringSize = 1_024
+        public init() {}
+    }
+}

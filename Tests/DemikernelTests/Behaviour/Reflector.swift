@@ -1,0 +1,58 @@
+import Glibc
+import Testing
+@testable import Demikernel
+
+/// The other end of a memif: a thread that sends every frame back as it came, so that a libOS whose packets for its own addresses go to the
+/// device talks to itself across it. Takes one libOS after the other, for as long as the process lives.
+enum Reflector {
+    /// The socket at which it listens. Starts it, once.
+    static let socket: String = {
+        let socket = "@demikernel-reflector-\(getpid())"
+        var thread = pthread_t()
+        let status = unsafe pthread_create(&thread, nil, { _ in
+            Reflector.run()
+            return nil
+        }, nil)
+        precondition(status == 0, "the system has no thread for a test")
+        pthread_detach(thread)
+        return socket
+    }()
+
+    private static func run() {
+        do {
+            var configuration = HeapConfiguration()
+            configuration.limit = 64 << 20
+            configuration.lockPages = false
+            let heap = try Heap(configuration)
+            _ = heap.makeCurrent()
+            let settings = MemifConfiguration(role: .server, socketPath: "@demikernel-reflector-\(getpid())", address: 0x0200_0000_00ff)
+            var device = try MemifDevice(settings)
+            // Forever: the heap is lent, so that it lives as long.
+            while true { reflect(&device, heap) }
+        } catch {
+            Issue.record("the reflector cannot start: \(error)")
+        }
+    }
+
+    private static func reflect(_ device: inout MemifDevice, _ heap: borrowing Heap) {
+        var frames = FrameBurst(heap: heap.reference)
+        var idle = 0
+        for _ in 0..<1_000_000 {
+            device.receive(into: &frames)
+            if !frames.isEmpty {
+                device.transmit(&frames)
+                idle = 0
+                continue
+            }
+            idle += 1
+            guard idle > 200 else { continue }
+            idle = 0
+            _ = device.maintain(now: monotonicNanoseconds())
+            guard device.prepareToSleep(), let event = device.eventDescriptor else { continue }
+            var wanted = pollfd(fd: event, events: Int16(POLLIN), revents: 0)
+            _ = unsafe poll(&wanted, 1, 100)
+            device.wake()
+            _ = device.maintain(now: monotonicNanoseconds())
+        }
+    }
+}
