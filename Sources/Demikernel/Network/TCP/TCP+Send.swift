@@ -119,7 +119,10 @@ extension TCPConnection {
                 payload.releaseAll()
                 return block(&shared)
             }
-            if flightSize == 0 { stalledSince = now }
+            if flightSize == 0 {
+                stalledSince = now
+                timeoutSince = now
+            }
             sendNext = sequence + covered
             congestion.noteSent(inNetwork: inNetwork)
             if fin { flags.insert(.finIsSent) }
