@@ -98,7 +98,8 @@ extension TCPConnection {
     /// Bytes in the network: what is out, less what has arrived or is lost.
     @inline(__always) var inNetwork: UInt32 {
         let known = scoreboard.inNetwork(flightSize)
-        if duplicateAcknowledgements == 0 || flags.contains(.selectiveAcknowledgement) { return known }
+        // After a timeout duplicates answer what was sent twice, and say nothing.
+        if duplicateAcknowledgements == 0 || !flags.isDisjoint(with: [.selectiveAcknowledgement, .isAfterTimeout]) { return known }
         // RFC 3042: before a recovery the first two of them let new segments go, and no more.
         let counted = flags.contains(.isInRecovery) ? duplicateAcknowledgements : min(duplicateAcknowledgements, 2)
         let gone = UInt32(counted) &* UInt32(segmentSize)
