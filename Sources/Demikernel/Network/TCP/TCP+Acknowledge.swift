@@ -30,6 +30,7 @@ extension TCPConnection {
         queue.release(upTo: acknowledgment)
         backOff = 0
         if flightSize != 0 { stalledSince = now }
+        timeoutSince = now
         if flags.contains(.wantsToWrite), sendEnd.distance(from: sendUnacknowledged) < sendLimit {
             flags.remove(.wantsToWrite)
             events.append(.writable, tag: tag)
@@ -97,7 +98,8 @@ extension TCPConnection {
     /// Bytes in the network: what is out, less what has arrived or is lost.
     @inline(__always) var inNetwork: UInt32 {
         let known = scoreboard.inNetwork(flightSize)
-        if duplicateAcknowledgements == 0 || flags.contains(.selectiveAcknowledgement) { return known }
+        // After a timeout duplicates answer what was sent twice, and say nothing.
+        if duplicateAcknowledgements == 0 || !flags.isDisjoint(with: [.selectiveAcknowledgement, .isAfterTimeout]) { return known }
         // RFC 3042: before a recovery the first two of them let new segments go, and no more.
         let counted = flags.contains(.isInRecovery) ? duplicateAcknowledgements : min(duplicateAcknowledgements, 2)
         let gone = UInt32(counted) &* UInt32(segmentSize)
@@ -199,6 +201,11 @@ extension TCPConnection {
         let fin = flags.contains(.finIsSent) && range.end == sendEnd + 1
         guard sendData(range.start, Int(length), fin: fin, isNew: false, &shared, ip: &ip, now: now) else { return false }
         scoreboard.recordRetransmitted(range, now: now, in: shared.heap)
+        if range.start == sendUnacknowledged {
+            // What the timer waits for has just gone again.
+            timeoutSince = now
+            armRetransmission(&shared, now: now)
+        }
         return true
     }
 
@@ -211,6 +218,7 @@ extension TCPConnection {
         shared.counters.retransmissionTimeouts &+= 1
         backOff &+= 1
         roundTrip.backOff()
+        timeoutSince = now
         if backOff == 1 {
             flags.insert(.mayUndo)
             undoStamp = TCPShared.timestampClock(now) &+ timestampOffset
@@ -292,6 +300,8 @@ extension TCPConnection {
             flags.insert(.isProbing)
             probe.sent(next: sendNext, repeated: repeats)
         }
+        // RFC 8985, section 7.3: the last resort, in case the probe is lost too.
+        timeoutSince = now
         armRetransmission(&shared, now: now)
     }
 

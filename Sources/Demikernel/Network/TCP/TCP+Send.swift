@@ -105,7 +105,7 @@ extension TCPConnection {
         var bits: UInt32 = 0x10
         if sequence + length == sendEnd { bits |= 0x08 }
         if fin { bits |= 0x01 }
-        if !flags.isDisjoint(with: [.echoesCongestion, .reportsReduction]) { bits |= congestionBits(isNew: isNew, length) }
+        if !flags.isDisjoint(with: [.echoesCongestion, .reportsReduction]) { bits |= congestionBits(isNew: isNew && sendWindow != 0, length) }
         let headerSum = writeHeader(bytes, sequence, bits, headerLength, now)
         let offload = finishChecksum(bytes, sums ? sum &+ headerSum : sum, sums)
         shared.counters.segmentsSent &+= 1
@@ -119,7 +119,10 @@ extension TCPConnection {
                 payload.releaseAll()
                 return block(&shared)
             }
-            if flightSize == 0 { stalledSince = now }
+            if flightSize == 0 {
+                stalledSince = now
+                timeoutSince = now
+            }
             sendNext = sequence + covered
             congestion.noteSent(inNetwork: inNetwork)
             if fin { flags.insert(.finIsSent) }
@@ -127,8 +130,8 @@ extension TCPConnection {
             shared.counters.retransmittedSegments &+= 1
             totalRetransmissions &+= 1
         }
-        // RFC 3168, section 6.1.5: retransmissions are not ECN-capable; RFC 8257 sends all of them so, but need not.
-        let traffic = options.trafficClass &<< 2 | (flags.contains(.ecn) && isNew && length > 0 ? 2 : 0)
+        // RFC 3168, sections 6.1.5 and 6.1.6: retransmissions and window probes are not ECN-capable; RFC 8257 sends all of them so, but need not.
+        let traffic = options.trafficClass &<< 2 | (flags.contains(.ecn) && isNew && length > 0 && sendWindow != 0 ? 2 : 0)
         ip.send(packet, payload: payload, on: &path, proto: 6, traffic: traffic, dontFragment: true, offload: offload, now: now)
         return true
     }
