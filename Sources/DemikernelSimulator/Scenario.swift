@@ -190,8 +190,8 @@ final class ScenarioWorld {
         guard report.failure == nil, !report.wasInterrupted else { return }
         if isBusy { return fail("stuck although nothing is lost: \(stuck)") }
         for host in hosts { host.close() }
-        // TIME_WAIT, and what the other timers still have to do.
-        simulation.run(until: simulation.now + 60_000_000_000)
+        // TIME_WAIT, and what the other timers still have to do: reassembly gives up after a minute.
+        simulation.run(until: simulation.now + 90_000_000_000)
         let statistics = heap.statistics
         if statistics.liveObjects != 0 { return fail("\(statistics.liveObjects) buffers (\(statistics.liveBytes) bytes) were not returned") }
         if statistics.faults != 0 { return fail("the heap found \(statistics.faults) faults: \(heap.faults)") }

@@ -217,7 +217,7 @@ final class ScenarioHost {
         let connection = world.connections[number]
         let remote = stack.ask { $0.tcp.remoteAddress(end.socket) }
         let port = remote?.port ?? 0
-        if connection.server?.isDone == true, world.plan.networks[self.number].tcp.synQueue == 1 {
+        if connection.server != nil, world.plan.networks[self.number].tcp.synQueue == 1 {
             // A late repetition of the first segments passes for the answer to a SYN cookie, of which nobody remembers that it was answered.
             return finish(end, isReset: true)
         }

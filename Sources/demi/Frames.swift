@@ -104,6 +104,26 @@ struct FramesLoop: ~Copyable {
         if burst.isEmpty { idle(until: deadline) }
     }
 
+    /// Transmits the burst. Looks after the link where the device has no room, as the peer may have gone: then the frames are dropped.
+    @inline(__always)
+    mutating func transmitAll(until deadline: UInt64 = .max) {
+        device.transmit(&burst)
+        if !burst.isEmpty { transmitSlowly(deadline) }
+    }
+
+    @inline(never)
+    private mutating func transmitSlowly(_ deadline: UInt64) {
+        while !burst.isEmpty, !isStopped {
+            turns += 1
+            if turns >= Self.idleTurns {
+                turns = 0
+                if time() >= deadline { return }
+                _ = device.maintain(now: now)
+            }
+            device.transmit(&burst)
+        }
+    }
+
     @inline(__always)
     private mutating func idle(until deadline: UInt64) {
         turns += 1

@@ -7,8 +7,8 @@ struct FramesPingCommand: ParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "ping", abstract: "Measures round trips of a frame to a peer that sends frames back.",
         discussion: """
-            One frame is under way at a time; every answer is compared with what was sent. A frame that is not answered in time counts as \
-            lost. Waits for the peer first, for as long as an answer may take.
+            One frame is under way at a time; every answer is compared with what was sent. A frame that is not answered in time counts as lost. \
+            Waits for the peer first, for as long as an answer may take.
 
             Exit status: 0 all round trips were made, 1 frames were lost or answered wrongly, or there is no peer, 2 wrong usage, 130 interrupted.
             """)
@@ -27,6 +27,9 @@ struct FramesPingCommand: ParsableCommand {
     @Option(help: ArgumentHelp("How long an answer may take, such as 200ms.", valueName: "time"))
     var timeout = TimeSpan(.seconds(1))
 
+    @Flag(help: ArgumentHelp("Keep the link up until standard input ends, so that the peer's counters can be read.", visibility: .hidden))
+    var hold = false
+
     mutating func validate() throws {
         guard FramesPing.sizeMinimum...65_549 ~= size, size <= options.mtu + 14 else {
             throw ValidationError("--size: expected \(FramesPing.sizeMinimum) bytes to the MTU and 14, found \(size)")
@@ -42,6 +45,8 @@ struct FramesPingCommand: ParsableCommand {
         ping.forget()
         ping.run(count)
         writeLine(ping.report(json: options.json))
+        var byte: UInt8 = 0
+        if hold { while unsafe read(STDIN_FILENO, &byte, 1) > 0 {} }
         if ping.loop.isStopped { throw Failure.quiet(ExitStatus.interrupted) }
         if ping.lost + ping.wrong > 0 { throw Failure("\(ping.lost) frames were lost, \(ping.wrong) answered wrongly") }
     }
@@ -114,15 +119,10 @@ struct FramesPing: ~Copyable {
     }
 
     private mutating func send(_ deadline: UInt64) -> Bool {
-        loop.device.transmit(&loop.burst)
-        while !loop.burst.isEmpty {
-            guard loop.time() < deadline, !loop.isStopped else {
-                loop.burst.removeAll()
-                return false
-            }
-            loop.device.transmit(&loop.burst)
-        }
-        return true
+        loop.transmitAll(until: deadline)
+        let isSent = loop.burst.isEmpty
+        loop.burst.removeAll()
+        return isSent
     }
 
     private func pattern(_ offset: Int) -> UInt8 { UInt8(truncatingIfNeeded: sequence &+ UInt64(offset)) }

@@ -18,7 +18,7 @@ struct FramesServeCommand: ParsableCommand {
             loop.receive()
             guard !loop.burst.isEmpty else { continue }
             for index in 0..<loop.burst.count { Self.exchangeAddresses(loop.burst[index]) }
-            repeat { loop.device.transmit(&loop.burst) } while !loop.burst.isEmpty && !loop.isStopped
+            loop.transmitAll()
         }
         report(loop)
     }

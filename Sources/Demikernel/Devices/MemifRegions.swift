@@ -16,6 +16,8 @@ import Glibc
 
     @unsafe let table: UnsafeMutablePointer<Region>
     private(set) var count = 0
+    /// Bytes of all of them.
+    private var total: UInt64 = 0
 
     init() { unsafe table = .allocate(capacity: MemifLimits.regionsMaximum) }
 
@@ -27,7 +29,7 @@ import Glibc
     /// Maps a region that the peer announced as `byteCount` bytes. Answers why not.
     mutating func add(_ file: Int32, byteCount: UInt64) -> StaticString? {
         guard count < MemifLimits.regionsMaximum else { return "too many regions" }
-        guard byteCount > 0, byteCount <= UInt64(MemifLimits.regionByteCountMaximum) else { return "a region's size is out of bounds" }
+        guard byteCount > 0, byteCount <= UInt64(MemifLimits.regionByteCountMaximum) &- total else { return "a region's size is out of bounds" }
         let size = dk_memory_file_fixed_size(file)
         guard size > 0 else { return "a region has to be a memfd with F_SEAL_SHRINK" }
         guard byteCount <= UInt64(size) else { return "a region is larger than its file" }
@@ -47,18 +49,20 @@ import Glibc
     }
 
     private mutating func map(_ file: Int32, _ byteCount: Int) -> Bool {
-        // Page faults now, not one by one at the first frames.
-        let flags = MAP_SHARED | (byteCount <= 64 << 20 ? Int32(MAP_POPULATE) : 0)
+        // Page faults now, not one by one at the first frames; but a peer cannot have us fill the memory that way.
+        let flags = MAP_SHARED | (total + UInt64(byteCount) <= 64 << 20 ? Int32(MAP_POPULATE) : 0)
         let memory = unsafe mmap(nil, byteCount, PROT_READ | PROT_WRITE, flags, file, 0)
         guard let memory = unsafe memory, unsafe memory != MAP_FAILED else { return false }
         unsafe (table + count).initialize(to: Region(base: memory, byteCount: UInt64(byteCount)))
         count += 1
+        total += UInt64(byteCount)
         return true
     }
 
     mutating func removeAll() {
         for index in 0..<count { unsafe munmap(table[index].base, Int(table[index].byteCount)) }
         count = 0
+        total = 0
     }
 
     /// Where a ring lies; nil unless it is inside of a region, and aligned so that its words can be accessed at once.

@@ -14,6 +14,7 @@ public struct NetworkDeviceCapabilities: Sendable, Equatable {
     /// The device's name for messages and captures: `memif0`, `ring`.
     public var name: String
 
+    /// A device of this name and address; what is not said is the least that a device can do.
     public init(
         address: UInt64, maximumTransmissionUnit: Int = 1500, fillsChecksums: Bool = false, isReliable: Bool = false, isLoop: Bool = false,
         name: String
@@ -32,9 +33,13 @@ public struct NetworkDeviceCapabilities: Sendable, Equatable {
 
 /// What a network device has done since it was opened. Frames are counted once, where they were taken or dropped.
 public struct NetworkDeviceStatistics: Sendable, Equatable {
+    /// Frames that were put into bursts.
     public var receivedFrames: UInt64 = 0
+    /// Their bytes, Ethernet header included.
     public var receivedBytes: UInt64 = 0
+    /// Frames that the device took from bursts and that can go.
     public var transmittedFrames: UInt64 = 0
+    /// Their bytes, Ethernet header included.
     public var transmittedBytes: UInt64 = 0
     /// Frames that had come and were lost: no heap memory, or longer than the device carries.
     public var receiveDrops: UInt64 = 0
@@ -77,15 +82,21 @@ public protocol NetworkDevice: ~Copyable {
     /// Ends the asking, and takes what made ``eventDescriptor`` readable.
     mutating func wake()
 
-    /// The device's control work, a few times per millisecond at most: connecting, reconnecting, messages of the peer. `now` is in
-    /// nanoseconds. Answers when it wants to be called again; `UInt64.max` for only when the event descriptor says so.
+    /// The device's control work: connecting, reconnecting, messages of the peer. `now` is in nanoseconds. Answers when it wants to be called
+    /// again at the latest; `UInt64.max` for only when the event descriptor says so. Whoever polls, and so does not look at the descriptor,
+    /// calls it every millisecond or so besides; it may cost a system call.
     mutating func maintain(now: UInt64) -> UInt64
 }
 
 extension NetworkDevice where Self: ~Copyable {
+    /// Always: a device without a peer to lose.
     public var isConnected: Bool { true }
+    /// None: the device is polled.
     public var eventDescriptor: Int32? { nil }
+    /// False: whoever polls goes on polling.
     public mutating func prepareToSleep() -> Bool { false }
+    /// Nothing to end.
     public mutating func wake() {}
+    /// No control work.
     public mutating func maintain(now: UInt64) -> UInt64 { .max }
 }

@@ -27,8 +27,8 @@ struct SendRing: ~Copyable {
     }
 
     /// The most sends of a batch. The first of them waits for the last one's message to be read and answered, so it is not many.
-    static var capacity: Int { 8 }
-    private static var entryCount: UInt32 { 8 }
+    static var capacity: Int { 16 }
+    private static var entryCount: UInt32 { UInt32(capacity) }
 
     private var storage: Shared?
     /// Our end of the submission queue. The kernel's is the same between two calls.

@@ -20,7 +20,7 @@ package struct BatchedSends: ~Copyable {
     private static var pauseAfterSingle: UInt32 { 32 }
 
     /// How long the first push of a batch may have waited, in nanoseconds, for those of the next to be deferred too.
-    var patience: UInt64 = 100_000
+    var patience: UInt64 = 200_000
     private var ring = SendRing()
     private var state: State
     /// Pushes that are deferred.

@@ -30,7 +30,7 @@ extension Core {
             operations[slot].segments = .empty
             complete(slot)
         case .full: queues[index].writers.append(slot, in: operations)
-        case .failed(let errno): complete(slot, errno: errno)
+        case .failed(let errno): complete(slot, errno: pushError(index, errno))
         }
         network.transmitBatch()
     }
@@ -74,13 +74,20 @@ extension Core {
             case .failed(let errno):
                 // All of it stays with the operation, so that a Swift caller gets it back.
                 if !isWhole { part.releaseAll() }
-                completeWriter(index, slot, errno: errno)
+                completeWriter(index, slot, errno: pushError(index, errno))
                 return true
             }
             if network.stack.ip.outgoing.isFull { network.transmit() }
         }
         completeWriter(index, slot)
         return true
+    }
+
+    /// What a push to a connection that has ended says: once what ended it, then EPIPE, as send(2) does.
+    private mutating func pushError(_ index: UInt32, _ errno: Int32) -> Int32 {
+        let isKnown = queues[index].flags.contains(.hangup)
+        queues[index].flags.insert(.hangup)
+        return isKnown ? Errno.brokenPipe.rawValue : errno
     }
 
     /// A datagram: complete when it is on its way to the device, or waits there for its neighbour's address.

@@ -50,8 +50,9 @@ extension Core {
     }
 
     mutating func listenNetwork(_ index: UInt32, backlog: Int) throws(DemikernelError) {
+        // One more waits than the backlog says, as in Linux.
         let socket = try network.stack.tcp.listen(
-            on: network[index].local, backlog: min(backlog, 65_535), options: network[index].options, tag: index, ip: &network.stack.ip)
+            on: network[index].local, backlog: min(backlog, 65_534) + 1, options: network[index].options, tag: index, ip: &network.stack.ip)
         adopt(socket, as: index)
         queues[index].kind = .networkListener
         queues[index].state = .listening

@@ -69,9 +69,13 @@ extension Configuration {
 
         /// What befalls frames on purpose, in tests: of a million frames so many are lost, and so on.
         public struct Faults: Sendable, Equatable {
+            /// Frames that are lost.
             public var loss = 0
+            /// Frames that come twice.
             public var duplicate = 0
+            /// Frames that are held back until others have passed.
             public var reorder = 0
+            /// Frames of which a bit is turned.
             public var corrupt = 0
             /// The seed of the chance.
             public var seed = 1

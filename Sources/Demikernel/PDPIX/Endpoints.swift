@@ -22,6 +22,9 @@ final class Endpoint: @unchecked Sendable {
         if libOS.isOnItsThread { libOS.core.closeAbandoned(identity) } else { mailbox.close(identity) }
     }
 
+    /// Makes what a pop has brought one buffer. On the libOS's thread, where every pop ends. Throws ENOMEM.
+    func coalesce(_ segments: inout ScatterGatherArray) throws(DemikernelError) { try segments.coalesce(in: libOS.core.heap) }
+
     /// The libOS, for a caller on its thread and a queue that is still open. Throws EPERM, EBADF.
     @inline(__always)
     func checked() throws(DemikernelError) -> LibOS {
@@ -83,6 +86,8 @@ public final class Connection: Sendable {
     /// closed; EBADF, EPERM, ENOMEM.
     public nonisolated(nonsending) func pop(limit: Int? = nil) async throws(DemikernelError) -> Buffer? {
         var segments = try await endpoint.pop(limit: limit).popped()
+        // A network stack in the libOS hands out what has come as it came, in several segments.
+        if segments.count > 1 { try endpoint.coalesce(&segments) }
         return segments.removeFirst()
     }
 
@@ -193,6 +198,7 @@ public final class DatagramSocket: Sendable {
         let completion = try await endpoint.pop(limit: nil)
         switch completion.take() {
         case .popped(var segments, let source):
+            if segments.count > 1 { try endpoint.coalesce(&segments) }
             let buffer: Buffer? = segments.removeFirst()
             guard let buffer, let source else { throw DemikernelError(.noMessage, "the datagram has no source") }
             return Datagram(buffer: buffer, source: source)

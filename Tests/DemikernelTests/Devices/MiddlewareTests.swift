@@ -95,7 +95,7 @@ private final class TestClock {
         let bench = try DeviceBench()
         do {
             var device = try FaultyDevice(
-                RingDevice.loop(address: 1), faults: settings { $0.corrupt = 1 }, seed: 1, clock: TestClock().clock, heap: bench.heap.reference)
+                RingDevice.loop(address: 1), faults: settings { $0.corrupt = 1 }, seed: 1, heap: bench.heap.reference)
             var burst = bench.burst()
             let frame = bench.frame(100, seed: 5, offload: FrameOffload(flags: .partialChecksum, checksumStart: 34, checksumOffset: 6))
             frame.head.retain()

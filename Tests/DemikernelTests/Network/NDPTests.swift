@@ -144,6 +144,18 @@ import Testing
         #expect(host.end() == 0)
     }
 
+    @Test func `a device that is connected to itself brings no conflicts`() throws {
+        var host = try NetworkHost { configuration, device in
+            configuration.announcesAddresses = true
+            configuration.localDelivery = .device
+            device.isLoop = true
+        }
+        for frame in host.pass(milliseconds: 5000) { #expect(host.receive(frame.bytes).isEmpty) }
+        let conflicts = host.stack.ip.counters.addressConflicts
+        #expect(conflicts == 0)
+        #expect(host.end() == 0)
+    }
+
     @Test func `a storm of solicitations fills three quarters of the table at most`() throws {
         var host = try NetworkHost { configuration, _ in configuration.neighbours.capacity = 64 }
         for number in 0..<2000 {

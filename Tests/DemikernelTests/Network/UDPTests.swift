@@ -352,6 +352,18 @@ import TestSupport
         #expect(host.end() == 0)
     }
 
+    @Test func `a closed port of the host itself refuses at once`() throws {
+        var host = try host()
+        let socket = try host.bind("127.0.0.1:1000", tag: 3)
+        try host.stack.udp.connect(socket, to: SocketAddress("127.0.0.1:7")!, ip: &host.stack.ip)
+        try host.send(socket, [1])
+        host.stack.poll(now: host.now)
+        #expect(host.events() == [SocketEvent(tag: 3, kinds: .failed)])
+        let error = host.stack.udp.pendingError(socket)
+        #expect(error == 111)
+        #expect(host.end() == 0)
+    }
+
     @Test func `events: each tag once, until it is looked at`() throws {
         var events = try SocketEvents(tags: 100)
         for round in 0..<1000 {

@@ -90,9 +90,9 @@ import Testing
         var path = Path(algorithm, roundTrip: 10 * Self.millisecond)
         for _ in 0..<5 { path.round() }
         let window = path.control.window
-        path.control.afterIdle(now: path.now + 150 * Self.millisecond, timeout: 200 * Self.millisecond, segmentSize: Self.segment)
+        path.control.afterIdle(now: path.now + 150 * Self.millisecond, timeout: 200 * Self.millisecond)
         #expect(path.control.window == window)
-        path.control.afterIdle(now: path.now + 250 * Self.millisecond, timeout: 200 * Self.millisecond, segmentSize: Self.segment)
+        path.control.afterIdle(now: path.now + 250 * Self.millisecond, timeout: 200 * Self.millisecond)
         #expect(path.control.window == 14_600)
     }
 
@@ -146,11 +146,11 @@ import Testing
         let window = path.control.window
         let threshold = path.control.slowStartThreshold
         path.control.timedOut(flight: UInt32(window), isFirst: true, now: path.now)
-        path.control.undo(now: path.now)
+        path.control.undo()
         #expect(path.control.window == window && path.control.slowStartThreshold == threshold)
         // Once.
         path.control.setWindow(5_000)
-        path.control.undo(now: path.now)
+        path.control.undo()
         #expect(path.control.window == 5_000)
     }
 
@@ -278,8 +278,8 @@ import Testing
             switch Int.random(in: 0..<12, using: &generator) {
             case 0: control.lossDetected(flight: bytes, now: now)
             case 1: control.timedOut(flight: bytes, isFirst: Bool.random(using: &generator), now: now)
-            case 2: control.undo(now: now)
-            case 3: control.afterIdle(now: now, timeout: now >> 3, segmentSize: 100)
+            case 2: control.undo()
+            case 3: control.afterIdle(now: now, timeout: now >> 3)
             case 4: _ = control.echoed(flight: bytes, acknowledgement: number, next: number + bytes / 2, now: now)
             case 5: control.recovered()
             case 6: control.setWindow(bytes)

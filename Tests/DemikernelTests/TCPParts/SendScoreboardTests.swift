@@ -38,7 +38,7 @@ private struct ByteModel {
 
 @Suite struct SendScoreboardTests {
     static func heap() throws -> Heap {
-        let heap = try Heap(HeapConfiguration(limit: 64 << 20, hugePages: .never, lockPages: false))
+        let heap = try Heap(HeapConfiguration(limit: 64 << 20, hugePages: .never, lockPages: false, checked: true))
         heap.makeCurrent()
         return heap
     }
@@ -150,7 +150,7 @@ private struct ByteModel {
             #expect(board.hasLost == (model.lost > 0) && board.hasHoles == (model.lost + model.sacked > 0))
         }
         board.free()
-        #expect(heap.statistics.liveObjects == 0)
+        #expect(heap.statistics.liveObjects == 0 && heap.statistics.faults == 0)
     }
 
     /// The same acknowledgement to both, and what it says compared.
@@ -234,6 +234,42 @@ private struct ByteModel {
         }
         #expect(found.lost == UInt32(lost))
         #expect(found.deadline == deadline)
+    }
+
+    @Test func `blocks that are nonsense change nothing that they should not`() throws {
+        let heap = try Self.heap()
+        var generator = SplitMix64(seed: 11)
+        for _ in 0..<200 {
+            let base = SequenceNumber(UInt32.random(in: 0 ... .max, using: &generator))
+            var board = SendScoreboard()
+            let count = Int.random(in: 1...20, using: &generator)
+            for index in 0..<count { _ = board.recordSent(base + index * 100, 100, now: UInt64(index), in: heap.reference) }
+            for now in 100..<140 as Range<UInt64> {
+                var options = TCPOptions()
+                for _ in 0..<4 {
+                    // Anywhere, or near.
+                    let bits = UInt32.random(in: 0...31, using: &generator)
+                    let left = base + (UInt32.random(in: 0 ... .max, using: &generator) >> bits)
+                    options.appendSACK(SACKBlock(left: left, right: left + (UInt32.random(in: 0 ... .max, using: &generator) >> bits)))
+                }
+                var delivery = Delivery(acknowledgement: base, next: base + count * 100, minimumRoundTrip: 0)
+                board.sack(options, now: now, segmentSize: 100, in: heap.reference, &delivery)
+                _ = board.detectLosses(now: now, roundTrip: Self.estimator(50), isRecovering: false)
+                var total: UInt32 = 0
+                var sacked: UInt32 = 0
+                for index in 0..<board.count {
+                    guard board[index].start == base + total else {
+                        Issue.record("a gap between records")
+                        return
+                    }
+                    total += board[index].length
+                    if board[index].state.contains(.sacked) { sacked += board[index].length }
+                }
+                #expect(total == UInt32(count * 100) && sacked == board.sackedBytes && sacked + board.lostBytes <= total)
+            }
+            board.free()
+        }
+        #expect(heap.statistics.liveObjects == 0 && heap.statistics.faults == 0)
     }
 
     @Test func `one segment at a time takes no memory`() throws {

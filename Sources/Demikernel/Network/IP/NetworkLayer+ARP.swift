@@ -51,7 +51,8 @@ extension NetworkLayer {
                 neighbours[slot].changedAt = now
             }
             confirm(slot, now: now)
-        case .unresolved, .reachable, .stale, .delay:
+        case .unresolved: learn(slot, address, now: now)
+        case .reachable, .stale, .delay:
             guard neighbours[slot].linkAddress != address else { return }
             if isAnswer { counters.arpUnsolicited &+= 1 }
             // Two stations that answer for one address must not take it in turns within a second.

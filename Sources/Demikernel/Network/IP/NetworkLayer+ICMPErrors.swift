@@ -15,8 +15,8 @@ extension NetworkLayer {
     /// Sends an ICMP error about `packet`, which begins with its IPv4 header. Not about errors, fragments but the first, or packets that were to
     /// or from anything but one host: RFC 1122, section 3.2.2. The caller has seen to it that it was not a broadcast.
     mutating func sendError(_ error: ICMPv4, about packet: Segment, now: UInt64) {
-        guard let view = IPv4HeaderView(packet.packet), view.fragmentOffset == 0, isHost(view.sourceAddress), isConfigured(view.destinationAddress)
-                || view.destinationAddress.isLoopback
+        guard let view = IPv4HeaderView(packet.packet), view.fragmentOffset == 0,
+            isHost(view.sourceAddress) || view.sourceAddress.isLoopback, isOwn(view.destinationAddress)
         else { return }
         if view.ipProtocol == .icmp, ICMPv4View(view.payload).map({ ICMPv4($0).isError }) ?? true { return }
         guard errorLimit.take(now) else { return counters.icmpErrorsLimited &+= 1 }

@@ -4,6 +4,8 @@ extension NetworkLayer {
     /// A neighbour discovery message whose checksum is right. RFC 4861, sections 6.1 and 7.1.
     mutating func receiveNDP(_ view: ICMPv6View, _ packet: ReceivedPacket, now: UInt64) {
         counters.ndpReceived &+= 1
+        // A device that is connected to itself brings back what was asked.
+        guard packet.linkSource != macAddress else { return }
         // The hop limit shows that the sender is on this link: no router has passed it on.
         guard packet.hopLimit == 255, let message = NDPMessage(view) else {
             if view.type == 137 { return counters.icmpRedirectsIgnored &+= 1 }

@@ -251,7 +251,7 @@ extension TCPConnection {
         guard Int32(bitPattern: stamps.echo &- undoStamp) < 0 else { return }
         shared.counters.spuriousTimeouts &+= 1
         scoreboard.unmarkLost()
-        congestion.undo(now: now)
+        congestion.undo()
         roundTrip.endBackOff()
         flags.remove(.isAfterTimeout)
     }

@@ -43,7 +43,7 @@ package protocol CongestionAlgorithm: BitwiseCopyable, Sendable {
 
     /// The network is congested: the new threshold, which `CongestionControl` keeps to two segments at least. `flight` is SND.NXT - SND.UNA.
     /// Called at most once a round trip, and for the first timeout of a segment.
-    mutating func reduce(_ cause: CongestionCause, flight: UInt32, _ common: CongestionWindow) -> UInt32
+    mutating func reduce(_ cause: CongestionCause, flight: UInt32, _ common: CongestionWindow, now: UInt64) -> UInt32
 }
 
 /// Additive increase, multiplicative decrease: RFC 5681, with RFC 3465's counting of bytes. RFC 6582's recovery is the connection's.
@@ -63,7 +63,7 @@ package struct NewReno: CongestionAlgorithm {
         }
     }
 
-    package mutating func reduce(_ cause: CongestionCause, flight: UInt32, _ common: CongestionWindow) -> UInt32 {
+    package mutating func reduce(_ cause: CongestionCause, flight: UInt32, _ common: CongestionWindow, now: UInt64) -> UInt32 {
         acknowledged = 0
         // Equation 4. A mark halves the window, which is not more than was in flight by much: RFC 3168, section 6.1.2.
         return flight / 2
@@ -103,9 +103,9 @@ package struct DCTCP: CongestionAlgorithm {
         reno.avoid(sample, &common, before)
     }
 
-    package mutating func reduce(_ cause: CongestionCause, flight: UInt32, _ common: CongestionWindow) -> UInt32 {
+    package mutating func reduce(_ cause: CongestionCause, flight: UInt32, _ common: CongestionWindow, now: UInt64) -> UInt32 {
         // Section 3.4: loss is answered as everybody answers it.
-        guard cause == .mark else { return reno.reduce(cause, flight: flight, common) }
+        guard cause == .mark else { return reno.reduce(cause, flight: flight, common, now: now) }
         // Section 3.3: cwnd · (1 - Alpha / 2).
         let cut = UInt32(truncatingIfNeeded: (UInt64(common.window) &* UInt64(alpha)) &>> 21)
         return common.window &- cut
@@ -190,7 +190,7 @@ package struct Cubic: CongestionAlgorithm {
         }
     }
 
-    package mutating func reduce(_ cause: CongestionCause, flight: UInt32, _ common: CongestionWindow) -> UInt32 {
+    package mutating func reduce(_ cause: CongestionCause, flight: UInt32, _ common: CongestionWindow, now: UInt64) -> UInt32 {
         // Section 4.7: fast convergence, (1 + 0.7) / 2.
         maximum = common.window < maximum ? UInt32(truncatingIfNeeded: UInt64(common.window) &* 17 / 20) : common.window
         // Section 4.8: the first stage after a timeout has its turning point where it begins.

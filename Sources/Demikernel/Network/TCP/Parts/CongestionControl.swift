@@ -42,8 +42,8 @@ package struct CongestionSample: BitwiseCopyable, Sendable {
 /// | ECE is set | ``echoed(flight:acknowledgement:next:now:)`` |
 /// | a loss begins a recovery | ``lossDetected(flight:now:)``, then the window is PRR's, ``setWindow(_:)``; at the end ``recovered()`` |
 /// | the retransmission timer goes off | ``timedOut(flight:isFirst:now:)`` |
-/// | that was for nothing | ``undo(now:)`` |
-/// | something is to be sent after silence | ``afterIdle(now:timeout:segmentSize:)`` |
+/// | that was for nothing | ``undo()`` |
+/// | something is to be sent after silence | ``afterIdle(now:timeout:)`` |
 package struct CongestionControl: BitwiseCopyable, Sendable {
     /// Which algorithm a connection uses.
     package enum Algorithm: UInt8, BitwiseCopyable, Sendable, CaseIterable {
@@ -141,7 +141,7 @@ package struct CongestionControl: BitwiseCopyable, Sendable {
     /// Data is to be sent while nothing is out: after more than a timeout of silence the window is a new connection's at most. RFC 5681,
     /// section 4.1.
     @inline(__always)
-    package mutating func afterIdle(now: UInt64, timeout: UInt64, segmentSize: Int) {
+    package mutating func afterIdle(now: UInt64, timeout: UInt64) {
         let silence = UInt32(truncatingIfNeeded: now &>> 20) &- lastActivity
         if UInt64(silence) > timeout &>> 20 { restart(silence) }
     }
@@ -180,6 +180,8 @@ package struct CongestionControl: BitwiseCopyable, Sendable {
         }
         let roundHasEnded = !flags.contains(.hasRound) || sample.acknowledgement >= roundEnd
         if roundHasEnded { beginRound(sample) }
+        var divisor: UInt32 = 1
+        if case .initial(let start) = phase { divisor = watch(start, sample, roundHasEnded) }
         // RFC 3168, section 6.1.2: no growth with an acknowledgement that echoes a mark.
         if isRecovering || sample.acknowledged == 0 || sample.isEchoed {
             lastActivity = clock
@@ -191,7 +193,7 @@ package struct CongestionControl: BitwiseCopyable, Sendable {
             lastActivity = clock
         } else {
             lastActivity = clock
-            grow(sample, roundHasEnded)
+            grow(sample, divisor)
         }
     }
 
@@ -207,15 +209,19 @@ package struct CongestionControl: BitwiseCopyable, Sendable {
         }
     }
 
-    private mutating func grow(_ sample: CongestionSample, _ roundHasEnded: Bool) {
+    /// HyStart++ sees every acknowledgement of the first slow start; answers what growth is divided by.
+    private mutating func watch(_ start: HyStart, _ sample: CongestionSample, _ roundHasEnded: Bool) -> UInt32 {
+        if case .dctcp = variant { return 1 }
+        var start = start
+        let divisor = start.acknowledged(roundTrip: sample.roundTrip, roundHasEnded: roundHasEnded)
+        phase = start.isOver ? .settled : .initial(start)
+        if start.isOver { common.threshold = common.window }
+        return divisor
+    }
+
+    private mutating func grow(_ sample: CongestionSample, _ divisor: UInt32) {
         var sample = sample
         if common.window < common.threshold {
-            var divisor: UInt32 = 1
-            if case .initial(var start) = phase, algorithm != .dctcp {
-                divisor = start.acknowledged(roundTrip: sample.roundTrip, roundHasEnded: roundHasEnded)
-                phase = start.isOver ? .settled : .initial(start)
-                if start.isOver { return leaveSlowStart() }
-            }
             // Appropriate byte counting: RFC 3465, section 2.2; its limit is RFC 9406's, section 4.3, and one after a timeout.
             let limit = flags.contains(.afterTimeout) ? common.segment : limitOfGrowth
             let growth = min(sample.acknowledged, limit) / divisor
@@ -238,8 +244,6 @@ package struct CongestionControl: BitwiseCopyable, Sendable {
         return 8 &* common.segment
     }
 
-    private mutating func leaveSlowStart() { common.threshold = common.window }
-
     private mutating func avoid(_ sample: CongestionSample) {
         switch variant {
         case .cubic(var state):
@@ -258,21 +262,21 @@ package struct CongestionControl: BitwiseCopyable, Sendable {
 
     private var snapshot: CongestionSnapshot? { if case .reduced(let snapshot) = phase { snapshot } else { nil } }
 
-    /// Remembers the state for ``undo(now:)`` and has the algorithm set the threshold.
-    private mutating func reduce(_ cause: CongestionCause, flight: UInt32) {
+    /// Remembers the state for ``undo()`` and has the algorithm set the threshold.
+    private mutating func reduce(_ cause: CongestionCause, flight: UInt32, _ now: UInt64) {
         let window = common.window
         let threshold = common.threshold
         var maximum: UInt32 = 0
         switch variant {
         case .cubic(var state):
             maximum = state.maximum
-            common.threshold = state.reduce(cause, flight: flight, common)
+            common.threshold = state.reduce(cause, flight: flight, common, now: now)
             variant = .cubic(state)
         case .newReno(var state):
-            common.threshold = state.reduce(cause, flight: flight, common)
+            common.threshold = state.reduce(cause, flight: flight, common, now: now)
             variant = .newReno(state)
         case .dctcp(var state):
-            common.threshold = state.reduce(cause, flight: flight, common)
+            common.threshold = state.reduce(cause, flight: flight, common, now: now)
             variant = .dctcp(state)
         }
         // RFC 5681, equation 4.
@@ -285,14 +289,14 @@ package struct CongestionControl: BitwiseCopyable, Sendable {
     package mutating func lossDetected(flight: UInt32, now: UInt64) {
         // A mark in the same round trip was the same congestion. RFC 3168, section 6.1.2.
         if flags.contains(.hasReduced) { return }
-        reduce(.loss, flight: flight)
+        reduce(.loss, flight: flight, now)
     }
 
     /// An acknowledgement with ECE, outside of recovery: true where the window was reduced, so that CWR is to be sent. At most once a round
     /// trip: RFC 3168, section 6.1.2; RFC 8257, section 3.3. Called after ``acknowledged(_:isRecovering:)``, whose window does not grow then.
     package mutating func echoed(flight: UInt32, acknowledgement: SequenceNumber, next: SequenceNumber, now: UInt64) -> Bool {
         if flags.contains(.hasReduced), acknowledgement < roundEnd { return false }
-        reduce(.mark, flight: flight)
+        reduce(.mark, flight: flight, now)
         common.window = min(common.window, common.threshold)
         flags.insert(.hasReduced)
         // RFC 8257's window goes on: its marks are to be counted.
@@ -305,7 +309,7 @@ package struct CongestionControl: BitwiseCopyable, Sendable {
     /// The retransmission timer has gone off: one segment. `isFirst` is false where it is a repeated timeout of the same data, which leaves
     /// the threshold as it is. RFC 5681, section 3.1.
     package mutating func timedOut(flight: UInt32, isFirst: Bool, now: UInt64) {
-        if isFirst { reduce(.timeout, flight: flight) }
+        if isFirst { reduce(.timeout, flight: flight, now) }
         common.window = common.segment
         flags.insert([.afterTimeout, .limited])
     }
@@ -321,7 +325,7 @@ package struct CongestionControl: BitwiseCopyable, Sendable {
     }
 
     /// The last reduction was for nothing (a D-SACK or a timestamp says so): RFC 3522, RFC 4015, RFC 5682; RFC 9438, section 4.9.
-    package mutating func undo(now: UInt64) {
+    package mutating func undo() {
         guard case .reduced(let before) = phase else { return }
         common.window = max(common.window, before.window)
         common.threshold = max(common.threshold, before.threshold)

@@ -180,6 +180,7 @@ package struct ReorderResult: BitwiseCopyable, Sendable {
         let first = self.first
         let count = self.count
         let end = start + segment.count
+        assert(unsafe first + count < Int(header.pointee.capacity), "there is room for one more")
         let at = unsafe records + (first + index)
         if index < count { unsafe (at + 1).update(from: at, count: count - index) }
         var run = SACKBlock(left: start, right: end)
@@ -274,6 +275,20 @@ package struct ReorderResult: BitwiseCopyable, Sendable {
         if duplicate.left != duplicate.right { options.appendSACK(duplicate) }
         guard !isEmpty else { return }
         for index in unsafe 0..<header.pointee.recentCount where !(unsafe options.appendSACK(header.pointee.recent[index])) { return }
+        if unsafe header.pointee.recentCount < 4 { reportForgotten(into: &options) }
+    }
+
+    /// Of more than eight runs, those changed longest ago are not remembered: where few of the others are left, they have their turn.
+    private func reportForgotten(into options: inout TCPOptions) {
+        var index = 0
+        // Each turn passes one of the three that are remembered at most, or fills one of four places.
+        while index < count {
+            let run = unsafe SACKBlock(left: records[first + index].start, right: records[first + index].runLimit)
+            var isKnown = false
+            for position in unsafe 0..<header.pointee.recentCount where unsafe header.pointee.recent[position] == run { isKnown = true }
+            if !isKnown, !options.appendSACK(run) { return }
+            index = position(after: run.right - 1)
+        }
     }
 
     private var first: Int { unsafe Int(header.pointee.first) }
