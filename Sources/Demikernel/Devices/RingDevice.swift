@@ -69,19 +69,24 @@ package struct RingDevice: NetworkDevice, ~Copyable {
             seenPut = incoming.loadPut()
             guard received != seenPut else { return }
         }
-        while received != seenPut, !burst.isFull {
-            let frame = incoming[received]
-            received &+= 1
-            let count = frame.byteCount
-            guard let frame = frame.inOneSegment(of: burst.heap) else {
-                statistics.receiveDrops &+= 1
-                continue
-            }
-            statistics.receivedFrames &+= 1
-            statistics.receivedBytes &+= UInt64(truncatingIfNeeded: count)
-            burst.append(frame)
+        // In locals, so that they stay in registers.
+        let ring = incoming
+        let end = received &+ min(seenPut &- received, UInt64(truncatingIfNeeded: burst.room))
+        var position = received
+        var (frames, bytes) = (0, 0)
+        while position != end {
+            let frame = ring[position]
+            position &+= 1
+            guard let whole = frame.inOneSegment(of: burst.heap) else { continue }
+            frames &+= 1
+            bytes &+= whole.head.byteCount
+            burst.append(whole)
         }
-        incoming.storeTaken(received)
+        statistics.receivedFrames &+= UInt64(truncatingIfNeeded: frames)
+        statistics.receivedBytes &+= UInt64(truncatingIfNeeded: bytes)
+        statistics.receiveDrops &+= end &- received &- UInt64(truncatingIfNeeded: frames)
+        received = end
+        ring.storeTaken(end)
     }
 
     package mutating func transmit(_ burst: inout FrameBurst) {
@@ -95,8 +100,12 @@ package struct RingDevice: NetworkDevice, ~Copyable {
             seenTaken = outgoing.loadTaken()
             free = outgoing.capacity &- (transmitted &- seenTaken)
         }
+        let ring = outgoing
         let limit = capabilities.frameByteCountMaximum
-        while free > 0, !burst.isEmpty {
+        let end = transmitted &+ free
+        var position = transmitted
+        var bytes = 0
+        while position != end, !burst.isEmpty {
             let frame = burst.removeFirst()
             let count = frame.byteCount
             guard count <= limit, count >= 14 else {
@@ -104,12 +113,13 @@ package struct RingDevice: NetworkDevice, ~Copyable {
                 frame.release()
                 continue
             }
-            outgoing[transmitted] = frame
-            transmitted &+= 1
-            free &-= 1
-            statistics.transmittedFrames &+= 1
-            statistics.transmittedBytes &+= UInt64(truncatingIfNeeded: count)
+            ring[position] = frame
+            position &+= 1
+            bytes &+= count
         }
+        statistics.transmittedFrames &+= position &- transmitted
+        statistics.transmittedBytes &+= UInt64(truncatingIfNeeded: bytes)
+        transmitted = position
         if !burst.isEmpty { statistics.transmitStalls &+= 1 }
         if capabilities.isLoop {
             outgoing.storePut(transmitted)

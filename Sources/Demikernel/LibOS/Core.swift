@@ -25,7 +25,7 @@ package struct Core: ~Copyable {
     /// When an operation last completed, as far as the clock was read.
     var lastProgress: UInt64 = 0
     private var lastProgressCount: UInt64 = 0
-    /// The time of the last turn.
+    /// The time that was read last: the stack's time never goes back.
     private(set) var turnTime: UInt64 = 0
     /// Calls since the start, to poll the devices now and then in programs that submit without waiting.
     var calls: UInt32 = 0
@@ -117,6 +117,13 @@ package struct Core: ~Copyable {
         noteProgress(now: now)
     }
 
+    /// Reads the clock for a call into the network stack.
+    @inline(__always)
+    mutating func readTime() -> UInt64 {
+        turnTime = clock.now()
+        return turnTime
+    }
+
     mutating func noteProgress(now: UInt64) {
         if completedCount != lastProgressCount {
             lastProgressCount = completedCount
@@ -199,7 +206,7 @@ package struct Core: ~Copyable {
         // Pushes and pops of a memory queue complete each other.
         case .memory: break
         case .kernelStream, .kernelListener, .kernelDatagram: pollKernelSocket(index, regardless: true)
-        case .networkStream, .networkListener, .networkDatagram: pollNetworkSocket(index, now: clock.now())
+        case .networkStream, .networkListener, .networkDatagram: pollNetworkSocket(index, now: readTime())
         case .kernelFile: pollFile(index)
         }
     }

@@ -82,7 +82,7 @@ extension TCPConnection {
         if length > 0 {
             var frame = packet.frame
             frame.trimFirst(32)
-            takeInOrder(frame, &shared, events: &events)
+            takeInOrder(frame, &shared, events: &events, now: now)
         } else {
             packet.frame.release()
         }
@@ -100,7 +100,7 @@ extension TCPConnection {
 
     /// Queues payload that begins with RCV.NXT and fits the window; takes its reference.
     @inline(__always)
-    mutating func takeInOrder(_ frame: Segment, _ shared: inout TCPShared, events: inout SocketEvents) {
+    mutating func takeInOrder(_ frame: Segment, _ shared: inout TCPShared, events: inout SocketEvents, now: UInt64) {
         let length = frame.count
         let size = UInt32(truncatingIfNeeded: frame.capacity)
         // Small payloads in large buffers: beyond twice the limit they are copied together.
@@ -119,7 +119,13 @@ extension TCPConnection {
         if length > UInt32(receiveSegmentSize) { receiveSegmentSize = UInt16(truncatingIfNeeded: min(length, 65_535)) }
         shared.counters.bytesReceived &+= UInt64(length)
         events.append(.readable, tag: tag)
-        joinPending(&shared)
+        // RFC 9293, section 3.8.6.3: less than a segment waits for company; more is looked at when the burst ends.
+        if receiveNext.distance(from: acknowledgementSent) >= UInt32(receiveSegmentSize) || flags.contains(.acknowledgeNow) {
+            joinPending(&shared)
+        } else if acknowledgementDeadline == .max {
+            acknowledgementDeadline = now &+ shared.configuration.delayedAcknowledgement
+            armTimer(&shared)
+        }
     }
 
     /// Copies payload behind the last that was copied, or into a new buffer of our own; takes the frame's reference.
@@ -343,7 +349,7 @@ extension TCPConnection {
             }
         }
         var block: SACKBlock?
-        if segment.length > 0 { block = placeText(segment, frame, &shared, events: &events) } else { frame.release() }
+        if segment.length > 0 { block = placeText(segment, frame, &shared, events: &events, now: now) } else { frame.release() }
         if flags.contains(.finIsKnown), receiveNext == receiveEnd { return receiveFin(&shared, ip: &ip, events: &events, now: now) }
         // RFC 5681, section 4.2: what is out of order, or fills a gap, is acknowledged at once.
         if segment.sequence != receiveNext - segment.length || !reorder.isEmpty || block != nil {
@@ -353,7 +359,7 @@ extension TCPConnection {
 
     /// Puts payload where it belongs; answers what of it had come before.
     private mutating func placeText(
-        _ segment: ArrivingSegment, _ frame: Segment, _ shared: inout TCPShared, events: inout SocketEvents
+        _ segment: ArrivingSegment, _ frame: Segment, _ shared: inout TCPShared, events: inout SocketEvents, now: UInt64
     ) -> SACKBlock? {
         var frame = frame
         var start = segment.sequence
@@ -392,17 +398,17 @@ extension TCPConnection {
             return result.duplicate.left == result.duplicate.right ? duplicate : result.duplicate
         }
         if reorder.isEmpty {
-            takeInOrder(frame, &shared, events: &events)
+            takeInOrder(frame, &shared, events: &events, now: now)
             return duplicate
         }
         // The gap closes, at least in part: what follows comes out of the reorder queue.
         flags.insert(.acknowledgeNow)
-        takeInOrder(frame, &shared, events: &events)
+        takeInOrder(frame, &shared, events: &events, now: now)
         while true {
             let next = reorder.takeInOrder(next: receiveNext)
             if next.isNull { return duplicate }
             let before = receiveNext
-            takeInOrder(next, &shared, events: &events)
+            takeInOrder(next, &shared, events: &events, now: now)
             // The heap was exhausted: what is behind comes again.
             if receiveNext == before { return duplicate }
         }
