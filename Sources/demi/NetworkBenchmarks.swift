@@ -92,7 +92,7 @@ private func idleConnectionBytes(_ libOS: LibOS, _ repetitions: Int) throws -> [
 
 /// Bytes that are resident but not the heap's, and bytes of the heap that are in use.
 private func idleMemory(_ libOS: LibOS) throws -> Int {
-    let descriptor = open("/proc/self/statm", O_RDONLY | O_CLOEXEC)
+    let descriptor = unsafe open("/proc/self/statm", O_RDONLY | O_CLOEXEC)
     guard descriptor >= 0 else { throw Failure("cannot read /proc/self/statm: \(errorText(errno))") }
     defer { Glibc.close(descriptor) }
     var bytes = [UInt8](repeating: 0, count: 256)

@@ -99,7 +99,7 @@ struct StreamSender: ~Copyable {
             guard !segments.isEmpty else { throw DemikernelError(.connectionReset, "the receiver ended without an answer") }
             while let buffer = segments.removeFirst() {
                 for offset in 0..<min(buffer.count, 8 - received) {
-                    answer |= UInt64(buffer.bytes.unsafeLoad(fromByteOffset: offset, as: UInt8.self)) << UInt64(8 * received)
+                    answer |= unsafe UInt64(buffer.bytes.unsafeLoad(fromByteOffset: offset, as: UInt8.self)) << UInt64(8 * received)
                     received += 1
                 }
             }
