@@ -65,8 +65,9 @@ extension TCPConnection {
             advance(to: number, &shared, events: &events, now: now)
             takeSample(delivery, now)
         } else if segment.length == 0, !segment.flags.contains(.fin), windowBefore == sendWindow, flight > 0,
-            segment.acknowledgment == sendUnacknowledged, !flags.contains(.selectiveAcknowledgement)
+            segment.acknowledgment == sendUnacknowledged, sendWindow != 0, !flags.contains(.selectiveAcknowledgement)
         {
+            // The answers to probes of a closed window are none.
             noteDuplicateAcknowledgement(&delivery)
         }
         // A probe of a closed window that is answered: the peer lives. RFC 9293, section 3.8.6.1.
