@@ -66,7 +66,7 @@ let package = Package(
         .testTarget(name: "SimulatorTests", dependencies: ["DemikernelSimulator", "Demikernel", "TestSupport"], swiftSettings: strict),
         // Packet-level conversations, judged frame by frame.
         .testTarget(
-            name: "ScriptTests", dependencies: ["Demikernel", "DemikernelSimulator", .product(name: "SystemPackage", package: "swift-system")], exclude: ["Scripts", "Pending", "README.md"], swiftSettings: strict),
+            name: "ScriptTests", dependencies: ["Demikernel", "DemikernelSimulator", .product(name: "SystemPackage", package: "swift-system")], exclude: ["Scripts", "README.md"], swiftSettings: strict),
         .testTarget(
             name: "DemikernelConfigurationTests",
             dependencies: ["Demikernel", "DemikernelConfiguration"],
