@@ -240,6 +240,9 @@ extension TCPConnection {
         recoveryPoint = sendNext
         duplicateAcknowledgements = 0
         reorderingDeadline = .max
+        // The earliest segment goes whatever is in the network besides: RFC 6298, section 5.4.
+        let first = scoreboard.nextLost(limit: UInt32(segmentSize))
+        if !first.isEmpty { _ = retransmit(first, &shared, ip: &ip, now: now) }
         transmitSome(&shared, ip: &ip, now: now)
         armRetransmission(&shared, now: now)
     }
