@@ -151,8 +151,11 @@ extension TCPConnection {
         // Neither data sent meanwhile nor acknowledgements of nothing new put it off: RFC 6298, sections 5.1 and 5.3.
         retransmissionDeadline = timeoutSince &+ timeout
         if reorderingDeadline != .max {
-            retransmissionTimer = .reordering
-            retransmissionDeadline = min(retransmissionDeadline, reorderingDeadline)
+            // The timeout, where it comes first, is a timeout: as the reordering timer it would ring for ever without retransmitting.
+            if reorderingDeadline < retransmissionDeadline {
+                retransmissionTimer = .reordering
+                retransmissionDeadline = reorderingDeadline
+            }
         } else if mayProbe {
             let probe = now &+ tailLossProbeDelay(timeout)
             if probe < retransmissionDeadline {
