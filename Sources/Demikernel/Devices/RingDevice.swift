@@ -70,18 +70,23 @@ package struct RingDevice: NetworkDevice, ~Copyable {
             guard received != seenPut else { return }
         }
         while received != seenPut, !burst.isFull {
-            let frame = incoming[received]
+            let slot = unsafe incoming.slot(received)
             received &+= 1
-            let count = frame.byteCount
-            guard let frame = frame.inOneSegment(of: burst.heap) else {
-                statistics.receiveDrops &+= 1
-                continue
-            }
+            statistics.receivedBytes &+= UInt64(truncatingIfNeeded: unsafe slot.pointee.byteCount)
             statistics.receivedFrames &+= 1
-            statistics.receivedBytes &+= UInt64(truncatingIfNeeded: count)
-            burst.append(frame)
+            if unsafe slot.pointee.rest.isEmpty { unsafe burst.append(moving: slot) } else { unsafe gather(slot.pointee, into: &burst) }
         }
         incoming.storeTaken(received)
+    }
+
+    /// A frame in several pieces.
+    @inline(never)
+    private mutating func gather(_ frame: Frame, into burst: inout FrameBurst) {
+        let count = frame.byteCount
+        if let whole = frame.inOneSegment(of: burst.heap) { return burst.append(whole) }
+        statistics.receivedFrames &-= 1
+        statistics.receivedBytes &-= UInt64(truncatingIfNeeded: count)
+        statistics.receiveDrops &+= 1
     }
 
     package mutating func transmit(_ burst: inout FrameBurst) {
@@ -97,14 +102,13 @@ package struct RingDevice: NetworkDevice, ~Copyable {
         }
         let limit = capabilities.frameByteCountMaximum
         while free > 0, !burst.isEmpty {
-            let frame = burst.removeFirst()
-            let count = frame.byteCount
+            let count = burst.firstByteCount
             guard count <= limit, count >= 14 else {
                 statistics.transmitDrops &+= 1
-                frame.release()
+                burst.removeFirst().release()
                 continue
             }
-            outgoing[transmitted] = frame
+            unsafe burst.removeFirst(movingTo: outgoing.slot(transmitted))
             transmitted &+= 1
             free &-= 1
             statistics.transmittedFrames &+= 1
