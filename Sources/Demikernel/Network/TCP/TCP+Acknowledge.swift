@@ -11,14 +11,21 @@ extension TCPConnection {
         scoreboard.acknowledge(now: now, &delivery)
         advance(to: acknowledgment, &shared, events: &events, now: now)
         takeSample(delivery, now)
-        growWindow(acknowledged, delivery, isEchoed: false, isRecovering: false, now)
-        armRetransmission(&shared, now: now)
+        if !congestion.acknowledgedUnlimited(acknowledgment, next: sendNext, now: now) {
+            growWindow(acknowledged, delivery.latestRoundTrip, isEchoed: false, isRecovering: false, now)
+        }
+        if acknowledgment == sendNext, hasSentEverything {
+            retransmissionTimer = .off
+            retransmissionDeadline = .max
+        } else {
+            armRetransmission(&shared, now: now)
+        }
     }
 
-    @inline(__always)
-    private mutating func growWindow(_ acknowledged: UInt32, _ delivery: Delivery, isEchoed: Bool, isRecovering: Bool, _ now: UInt64) {
+    @inline(never)
+    private mutating func growWindow(_ acknowledged: UInt32, _ latestRoundTrip: UInt64, isEchoed: Bool, isRecovering: Bool, _ now: UInt64) {
         let sample = CongestionSample(
-            acknowledged: acknowledged, acknowledgement: sendUnacknowledged, next: sendNext, roundTrip: delivery.latestRoundTrip,
+            acknowledged: acknowledged, acknowledgement: sendUnacknowledged, next: sendNext, roundTrip: latestRoundTrip,
             smoothed: roundTrip.smoothed, isEchoed: isEchoed, now: now)
         congestion.acknowledged(sample, isRecovering: isRecovering)
     }
@@ -163,7 +170,7 @@ extension TCPConnection {
         if acknowledged > 0 {
             // The acknowledgement that ends a recovery leaves the window at ssthresh: RFC 6582, section 3.2, step 3; RFC 6937, section 3.
             let isRecovering = wasRecovering || flags.contains(.isInRecovery)
-            growWindow(acknowledged, delivery, isEchoed: isEchoed, isRecovering: isRecovering, now)
+            growWindow(acknowledged, delivery.latestRoundTrip, isEchoed: isEchoed, isRecovering: isRecovering, now)
         }
         if isEchoed, flags.isDisjoint(with: [.isInRecovery, .isAfterTimeout]),
             congestion.echoed(flight: flight, acknowledgement: sendUnacknowledged, next: sendNext, now: now)
