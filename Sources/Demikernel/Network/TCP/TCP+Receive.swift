@@ -51,7 +51,7 @@ extension TCPConnection {
     /// Takes a segment for this connection, and its reference.
     @inline(__always)
     mutating func receive(
-        _ packet: ReceivedPacket, _ view: TCPHeaderView, _ shared: inout TCPShared, ip: inout NetworkLayer, events: inout SocketEvents, now: UInt64
+        _ packet: inout ReceivedPacket, _ view: TCPHeaderView, _ shared: inout TCPShared, ip: inout NetworkLayer, events: inout SocketEvents, now: UInt64
     ) {
         let bytes = view.bytes
         // Header length 32, ACK, with or without PSH; the options are timestamps.
@@ -82,7 +82,7 @@ extension TCPConnection {
         if length > 0 {
             var frame = packet.frame
             frame.trimFirst(32)
-            takeInOrder(frame, &shared, events: &events)
+            if takeInOrder(frame, &shared, events: &events) { scheduleAcknowledgement(&shared, now: now) }
         } else {
             packet.frame.release()
         }
@@ -98,19 +98,20 @@ extension TCPConnection {
         windowUpdateAcknowledgement = acknowledgment
     }
 
-    /// Queues payload that begins with RCV.NXT and fits the window; takes its reference.
+    /// Queues payload that begins with RCV.NXT and fits the window; takes its reference. False where the heap is exhausted.
     @inline(__always)
-    mutating func takeInOrder(_ frame: Segment, _ shared: inout TCPShared, events: inout SocketEvents) {
+    mutating func takeInOrder(_ frame: Segment, _ shared: inout TCPShared, events: inout SocketEvents) -> Bool {
         let length = frame.count
         let size = UInt32(truncatingIfNeeded: frame.capacity)
         // Small payloads in large buffers: beyond twice the limit they are copied together.
         if heldBytes &+ size > receiveLimit &* 2 || flags.contains(.tailIsOurs) {
-            guard takeCopied(frame, &shared) else { return }
+            guard takeCopied(frame, &shared) else { return false }
         } else {
             guard received.append(frame, in: shared.heap) else {
                 // Not acknowledged: the peer sends it again.
                 shared.counters.outOfMemory &+= 1
-                return frame.release()
+                frame.release()
+                return false
             }
             heldBytes &+= size
         }
@@ -119,7 +120,17 @@ extension TCPConnection {
         if length > UInt32(receiveSegmentSize) { receiveSegmentSize = UInt16(truncatingIfNeeded: min(length, 65_535)) }
         shared.counters.bytesReceived &+= UInt64(length)
         events.append(.readable, tag: tag)
-        joinPending(&shared)
+        return true
+    }
+
+    /// What has come in order is acknowledged: later, as flush decides too, where it is less than a segment; else at the end of the burst.
+    @inline(__always)
+    private mutating func scheduleAcknowledgement(_ shared: inout TCPShared, now: UInt64) {
+        let waiting = receiveNext.distance(from: acknowledgementSent)
+        guard waiting < UInt32(receiveSegmentSize), !flags.contains(.acknowledgeNow) else { return joinPending(&shared) }
+        guard acknowledgementDeadline == .max else { return }
+        acknowledgementDeadline = now &+ shared.configuration.delayedAcknowledgement
+        if acknowledgementDeadline < armedDeadline { armTimer(&shared) }
     }
 
     /// Copies payload behind the last that was copied, or into a new buffer of our own; takes the frame's reference.
@@ -392,19 +403,18 @@ extension TCPConnection {
             return result.duplicate.left == result.duplicate.right ? duplicate : result.duplicate
         }
         if reorder.isEmpty {
-            takeInOrder(frame, &shared, events: &events)
+            if takeInOrder(frame, &shared, events: &events) { joinPending(&shared) }
             return duplicate
         }
         // The gap closes, at least in part: what follows comes out of the reorder queue.
         flags.insert(.acknowledgeNow)
-        takeInOrder(frame, &shared, events: &events)
+        joinPending(&shared)
+        guard takeInOrder(frame, &shared, events: &events) else { return duplicate }
         while true {
             let next = reorder.takeInOrder(next: receiveNext)
             if next.isNull { return duplicate }
-            let before = receiveNext
-            takeInOrder(next, &shared, events: &events)
             // The heap was exhausted: what is behind comes again.
-            if receiveNext == before { return duplicate }
+            guard takeInOrder(next, &shared, events: &events) else { return duplicate }
         }
     }
 
