@@ -94,7 +94,7 @@ extension Core {
     mutating func pushNetworkDatagram(_ index: UInt32, _ slot: UInt32) {
         if queues[index].state == .unbound, let errno = bindUnbound(index) { return complete(slot, errno: errno) }
         guard queues[index].writers.isEmpty else { return queues[index].writers.append(slot, in: operations) }
-        guard let errno = trySend(index, slot, now: clock.now()) else {
+        guard let errno = trySend(index, slot, now: submissionTime()) else {
             queues[index].writers.append(slot, in: operations)
             return scheduler.application.wake(slot)
         }
