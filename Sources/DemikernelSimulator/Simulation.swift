@@ -37,6 +37,7 @@ public final class Simulation {
 
     private var events = EventQueue()
     private var tickets: UInt64 = 0
+    private var hostCount: UInt64 = 0
 
     /// An empty network.
     public init(seed: UInt64) {
@@ -114,6 +115,12 @@ public final class Simulation {
         tickets += 1
         events.insert(.wake(node, ticket: tickets), at: max(time, now))
         return tickets
+    }
+
+    /// 1, 2, …: for the hosts' Ethernet addresses.
+    func nextHostNumber() -> UInt64 {
+        hostCount += 1
+        return hostCount
     }
 
     func arrive(_ frame: [UInt8], at time: UInt64, through direction: LinkDirection) {

@@ -69,24 +69,36 @@ package struct RingDevice: NetworkDevice, ~Copyable {
             seenPut = incoming.loadPut()
             guard received != seenPut else { return }
         }
-        while received != seenPut, !burst.isFull {
-            let slot = unsafe incoming.slot(received)
-            received &+= 1
-            statistics.receivedBytes &+= UInt64(truncatingIfNeeded: unsafe slot.pointee.byteCount)
-            statistics.receivedFrames &+= 1
-            if unsafe slot.pointee.rest.isEmpty { unsafe burst.append(moving: slot) } else { unsafe gather(slot.pointee, into: &burst) }
+        // In locals, so that they stay in registers.
+        let ring = incoming
+        let end = received &+ min(seenPut &- received, UInt64(truncatingIfNeeded: burst.room))
+        var position = received
+        var (frames, bytes) = (0, 0)
+        while position != end {
+            let slot = unsafe ring.slot(position)
+            position &+= 1
+            let count = unsafe slot.pointee.byteCount
+            if unsafe slot.pointee.rest.isEmpty {
+                unsafe burst.append(moving: slot)
+            } else if !(unsafe Self.gather(slot.pointee, into: &burst)) {
+                continue
+            }
+            frames &+= 1
+            bytes &+= count
         }
-        incoming.storeTaken(received)
+        statistics.receivedFrames &+= UInt64(truncatingIfNeeded: frames)
+        statistics.receivedBytes &+= UInt64(truncatingIfNeeded: bytes)
+        statistics.receiveDrops &+= end &- received &- UInt64(truncatingIfNeeded: frames)
+        received = end
+        ring.storeTaken(end)
     }
 
-    /// A frame in several pieces.
+    /// A frame in several pieces; false, with the frame released, where the heap is exhausted.
     @inline(never)
-    private mutating func gather(_ frame: Frame, into burst: inout FrameBurst) {
-        let count = frame.byteCount
-        if let whole = frame.inOneSegment(of: burst.heap) { return burst.append(whole) }
-        statistics.receivedFrames &-= 1
-        statistics.receivedBytes &-= UInt64(truncatingIfNeeded: count)
-        statistics.receiveDrops &+= 1
+    private static func gather(_ frame: Frame, into burst: inout FrameBurst) -> Bool {
+        guard let whole = frame.inOneSegment(of: burst.heap) else { return false }
+        burst.append(whole)
+        return true
     }
 
     package mutating func transmit(_ burst: inout FrameBurst) {
@@ -100,20 +112,25 @@ package struct RingDevice: NetworkDevice, ~Copyable {
             seenTaken = outgoing.loadTaken()
             free = outgoing.capacity &- (transmitted &- seenTaken)
         }
+        let ring = outgoing
         let limit = capabilities.frameByteCountMaximum
-        while free > 0, !burst.isEmpty {
+        let end = transmitted &+ free
+        var position = transmitted
+        var bytes = 0
+        while position != end, !burst.isEmpty {
             let count = burst.firstByteCount
             guard count <= limit, count >= 14 else {
                 statistics.transmitDrops &+= 1
                 burst.removeFirst().release()
                 continue
             }
-            unsafe burst.removeFirst(movingTo: outgoing.slot(transmitted))
-            transmitted &+= 1
-            free &-= 1
-            statistics.transmittedFrames &+= 1
-            statistics.transmittedBytes &+= UInt64(truncatingIfNeeded: count)
+            unsafe burst.removeFirst(movingTo: ring.slot(position))
+            position &+= 1
+            bytes &+= count
         }
+        statistics.transmittedFrames &+= position &- transmitted
+        statistics.transmittedBytes &+= UInt64(truncatingIfNeeded: bytes)
+        transmitted = position
         if !burst.isEmpty { statistics.transmitStalls &+= 1 }
         if capabilities.isLoop {
             outgoing.storePut(transmitted)

@@ -25,10 +25,8 @@ package struct Core: ~Copyable {
     /// When an operation last completed, as far as the clock was read.
     var lastProgress: UInt64 = 0
     private var lastProgressCount: UInt64 = 0
-    /// The time of the last turn.
+    /// The time that was read last: the stack's time never goes back.
     private(set) var turnTime: UInt64 = 0
-    /// No submission has gone by the last turn's time yet.
-    private var isTurnTimeNew = false
     /// Calls since the start, to poll the devices now and then in programs that submit without waiting.
     var calls: UInt32 = 0
     /// Where `waitAny` goes on checking its array.
@@ -112,7 +110,6 @@ package struct Core: ~Copyable {
     package mutating func idleTurn() {
         let now = clock.now()
         turnTime = now
-        isTurnTimeNew = true
         runBackground(now: now)
         mailboxTurn()
         fireTimers(now: now)
@@ -120,12 +117,10 @@ package struct Core: ~Copyable {
         noteProgress(now: now)
     }
 
-    /// The time for one submission that sets no timer of its own: the last turn's for the first after it, since reading the clock is a good part of
-    /// what an answer costs; it is behind by no more than the application has computed since. The clock's for the others.
+    /// Reads the clock for a call into the network stack.
     @inline(__always)
-    mutating func submissionTime() -> UInt64 {
-        guard isTurnTimeNew else { return clock.now() }
-        isTurnTimeNew = false
+    mutating func readTime() -> UInt64 {
+        turnTime = clock.now()
         return turnTime
     }
 
@@ -190,7 +185,6 @@ package struct Core: ~Copyable {
         sleepCatnap(nanoseconds: limit == .max ? .max : limit - now)
         let woken = clock.now()
         turnTime = woken
-        isTurnTimeNew = true
         if network.isPresent {
             network.wake()
             pollNetwork(now: woken)
@@ -220,7 +214,7 @@ package struct Core: ~Copyable {
         // Pushes and pops of a memory queue complete each other.
         case .memory: break
         case .kernelStream, .kernelListener, .kernelDatagram: pollKernelSocket(index, regardless: true)
-        case .networkStream, .networkListener, .networkDatagram: pollNetworkSocket(index, now: clock.now())
+        case .networkStream, .networkListener, .networkDatagram: pollNetworkSocket(index, now: readTime())
         case .kernelFile: pollFile(index)
         }
     }

@@ -24,7 +24,7 @@ extension Core {
     @inline(__always)
     mutating func pushNetworkStream(_ index: UInt32, _ slot: UInt32) {
         guard queues[index].writers.isEmpty, operations[slot].segments.byteCount <= Self.sendUnit else { return queueNetworkPush(index, slot) }
-        let now = clock.now()
+        let now = readTime()
         switch network.stack.tcp.send(streamSocket(index), operations[slot].segments, ip: &network.stack.ip, now: now) {
         case .taken:
             operations[slot].segments = .empty
@@ -39,7 +39,7 @@ extension Core {
     private mutating func queueNetworkPush(_ index: UInt32, _ slot: UInt32) {
         let isFirst = queues[index].writers.isEmpty
         queues[index].writers.append(slot, in: operations)
-        if isFirst { sendNetworkWriters(index, now: clock.now()) }
+        if isFirst { sendNetworkWriters(index, now: readTime()) }
     }
 
     /// Goes on with the pushes of a socket, in line, for as long as the stack has room.
@@ -94,7 +94,8 @@ extension Core {
     mutating func pushNetworkDatagram(_ index: UInt32, _ slot: UInt32) {
         if queues[index].state == .unbound, let errno = bindUnbound(index) { return complete(slot, errno: errno) }
         guard queues[index].writers.isEmpty else { return queues[index].writers.append(slot, in: operations) }
-        guard let errno = trySend(index, slot, now: submissionTime()) else {
+        // IP wants no exact time, and reading the clock is a good part of what a datagram costs.
+        guard let errno = trySend(index, slot, now: turnTime) else {
             queues[index].writers.append(slot, in: operations)
             return scheduler.application.wake(slot)
         }

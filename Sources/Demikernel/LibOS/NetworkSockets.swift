@@ -62,7 +62,7 @@ extension Core {
 
     /// Starts a connection for the first writer of a queue.
     mutating func connectNetwork(_ index: UInt32, _ slot: UInt32, to address: SocketAddress) {
-        let now = clock.now()
+        let now = readTime()
         do throws(DemikernelError) {
             if queues[index].kind == .networkDatagram {
                 if queues[index].state == .unbound, let errno = bindUnbound(index) { return completeWriter(index, slot, errno: errno) }
@@ -113,7 +113,7 @@ extension Core {
     // MARK: - shutdown and close
 
     mutating func shutdownNetwork(_ index: UInt32, _ direction: ShutdownDirection) {
-        let now = clock.now()
+        let now = readTime()
         if direction != .receive {
             queues[index].flags.insert(.sendShutdown)
             finishNetworkShutdown(index)
@@ -127,7 +127,7 @@ extension Core {
     /// Sends the end of the stream that ``shutdownNetwork(_:_:)`` asked for, once the last push has gone.
     mutating func finishNetworkShutdown(_ index: UInt32) {
         guard queues[index].flags.contains(.sendShutdown), queues[index].writers.isEmpty else { return }
-        network.stack.tcp.shutdownSend(streamSocket(index), ip: &network.stack.ip, now: clock.now())
+        network.stack.tcp.shutdownSend(streamSocket(index), ip: &network.stack.ip, now: readTime())
     }
 
     mutating func closeNetwork(_ index: UInt32) {
@@ -144,7 +144,7 @@ extension Core {
 
     private mutating func endStream(_ index: UInt32, isReset: Bool) {
         network.stack.tcp.close(
-            streamSocket(index), lingerReset: isReset, ip: &network.stack.ip, events: &network.stack.events, now: clock.now())
+            streamSocket(index), lingerReset: isReset, ip: &network.stack.ip, events: &network.stack.events, now: readTime())
         network.stack.events.forget(tag: index)
     }
 

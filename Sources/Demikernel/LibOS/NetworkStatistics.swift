@@ -6,11 +6,11 @@ public struct NetworkStatistics: Sendable {
         public let layer: String
         /// What is counted, as `framesReceived`.
         public let name: String
-        /// How many there were.
+        /// The count.
         public let value: UInt64
     }
 
-    /// What the device has counted.
+    /// The device's numbers.
     public let device: NetworkDeviceStatistics
     /// Whether frames can be exchanged now.
     public let isConnected: Bool

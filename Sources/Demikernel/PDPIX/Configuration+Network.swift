@@ -73,9 +73,9 @@ extension Configuration {
             public var loss = 0
             /// Frames that come twice.
             public var duplicate = 0
-            /// Frames that are held back until others have passed.
+            /// Frames that are overtaken.
             public var reorder = 0
-            /// Frames of which a bit is turned.
+            /// Frames of which bits are changed.
             public var corrupt = 0
             /// The seed of the chance.
             public var seed = 1

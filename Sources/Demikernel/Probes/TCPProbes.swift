@@ -183,3 +183,9 @@ private struct TCPProbe: ~Copyable {
         return UInt64(time.tv_sec) * 1_000_000_000 + UInt64(time.tv_nsec)
     }
 }
+
+/// The memory of a connection, for `demi bench`.
+package enum TCPProbeSizes {
+    /// Bytes of a connection's slot in its table.
+    package static var connection: Int { MemoryLayout<TCPConnection>.stride }
+}

@@ -1,3 +1,4 @@
+import Glibc
 import SystemPackage
 import Testing
 @testable import Demikernel
@@ -188,8 +189,17 @@ extension PDPIXBehaviour {
                 repeat { pushes.append(try libOS.push(pair.client, libOS.allocate(1 << 20))) } while try !libOS.isPending(pushes.last!) && pushes.count < 64
                 #expect(pushes.count < 64)
                 for _ in 0..<8 { pushes.append(try libOS.push(pair.client, libOS.allocate(1 << 20))) }
-                // What a network stack in the libOS takes until its windows are full counts as well.
-                if !subject.capabilities.contains(.kernelBuffers) { libOS.turn(5_000) }
+                // What a network stack in the libOS takes until its windows are full counts as well: it is full when nothing has changed for
+                // longer than a retransmission takes.
+                if !subject.capabilities.contains(.kernelBuffers) {
+                    var quiet = 0
+                    while quiet < 50 {
+                        let before = libOS.liveBytes
+                        libOS.turn(500)
+                        usleep(10_000)
+                        quiet = libOS.liveBytes == before ? quiet + 1 : 0
+                    }
+                }
                 let held = libOS.liveBytes
                 libOS.turn(500)
                 // Nothing is read ahead for a pop that was not made, nothing sent ahead.

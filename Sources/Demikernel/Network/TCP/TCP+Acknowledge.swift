@@ -46,6 +46,7 @@ extension TCPConnection {
         queue.release(upTo: acknowledgment)
         backOff = 0
         if flightSize != 0 { stalledSince = now }
+        timeoutSince = now
         if flags.contains(.wantsToWrite), sendEnd.distance(from: sendUnacknowledged) < sendLimit {
             flags.remove(.wantsToWrite)
             events.append(.writable, tag: tag)
@@ -80,8 +81,9 @@ extension TCPConnection {
             advance(to: number, &shared, events: &events, now: now)
             takeSample(delivery.roundTrip, now)
         } else if segment.length == 0, !segment.flags.contains(.fin), windowBefore == sendWindow, flight > 0,
-            segment.acknowledgment == sendUnacknowledged, !flags.contains(.selectiveAcknowledgement)
+            segment.acknowledgment == sendUnacknowledged, sendWindow != 0, !flags.contains(.selectiveAcknowledgement)
         {
+            // The answers to probes of a closed window are none.
             noteDuplicateAcknowledgement(&delivery)
         }
         // A probe of a closed window that is answered: the peer lives. RFC 9293, section 3.8.6.1.
@@ -113,7 +115,8 @@ extension TCPConnection {
     /// Bytes in the network: what is out, less what has arrived or is lost.
     @inline(__always) var inNetwork: UInt32 {
         let known = scoreboard.inNetwork(flightSize)
-        if duplicateAcknowledgements == 0 || flags.contains(.selectiveAcknowledgement) { return known }
+        // After a timeout duplicates answer what was sent twice, and say nothing.
+        if duplicateAcknowledgements == 0 || !flags.isDisjoint(with: [.selectiveAcknowledgement, .isAfterTimeout]) { return known }
         // RFC 3042: before a recovery the first two of them let new segments go, and no more.
         let counted = flags.contains(.isInRecovery) ? duplicateAcknowledgements : min(duplicateAcknowledgements, 2)
         let gone = UInt32(counted) &* UInt32(segmentSize)
@@ -215,6 +218,11 @@ extension TCPConnection {
         let fin = flags.contains(.finIsSent) && range.end == sendEnd + 1
         guard sendData(range.start, Int(length), fin: fin, isNew: false, &shared, ip: &ip, now: now) else { return false }
         scoreboard.recordRetransmitted(range, now: now, in: shared.heap)
+        if range.start == sendUnacknowledged {
+            // What the timer waits for has just gone again.
+            timeoutSince = now
+            armRetransmission(&shared, now: now)
+        }
         return true
     }
 
@@ -227,6 +235,7 @@ extension TCPConnection {
         shared.counters.retransmissionTimeouts &+= 1
         backOff &+= 1
         roundTrip.backOff()
+        timeoutSince = now
         if backOff == 1 {
             flags.insert(.mayUndo)
             undoStamp = TCPShared.timestampClock(now) &+ timestampOffset
@@ -247,6 +256,9 @@ extension TCPConnection {
         recoveryPoint = sendNext
         duplicateAcknowledgements = 0
         reorderingDeadline = .max
+        // The earliest segment goes whatever is in the network besides: RFC 6298, section 5.4.
+        let first = scoreboard.nextLost(limit: UInt32(segmentSize))
+        if !first.isEmpty { _ = retransmit(first, &shared, ip: &ip, now: now) }
         transmitSome(&shared, ip: &ip, now: now)
         armRetransmission(&shared, now: now)
     }
@@ -308,6 +320,8 @@ extension TCPConnection {
             flags.insert(.isProbing)
             probe.sent(next: sendNext, repeated: repeats)
         }
+        // RFC 8985, section 7.3: the last resort, in case the probe is lost too.
+        timeoutSince = now
         armRetransmission(&shared, now: now)
     }
 

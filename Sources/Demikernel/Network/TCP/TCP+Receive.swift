@@ -82,7 +82,7 @@ extension TCPConnection {
         if length > 0 {
             var frame = packet.frame
             frame.trimFirst(32)
-            if takeInOrder(frame, &shared, events: &events) { scheduleAcknowledgement(&shared, now: now) }
+            takeInOrder(frame, &shared, events: &events, now: now)
         } else {
             packet.frame.release()
         }
@@ -98,20 +98,19 @@ extension TCPConnection {
         windowUpdateAcknowledgement = acknowledgment
     }
 
-    /// Queues payload that begins with RCV.NXT and fits the window; takes its reference. False where the heap is exhausted.
+    /// Queues payload that begins with RCV.NXT and fits the window; takes its reference.
     @inline(__always)
-    mutating func takeInOrder(_ frame: Segment, _ shared: inout TCPShared, events: inout SocketEvents) -> Bool {
+    mutating func takeInOrder(_ frame: Segment, _ shared: inout TCPShared, events: inout SocketEvents, now: UInt64) {
         let length = frame.count
         let size = UInt32(truncatingIfNeeded: frame.capacity)
         // Small payloads in large buffers: beyond twice the limit they are copied together.
         if heldBytes &+ size > receiveLimit &* 2 || flags.contains(.tailIsOurs) {
-            guard takeCopied(frame, &shared) else { return false }
+            guard takeCopied(frame, &shared) else { return }
         } else {
             guard received.append(frame, in: shared.heap) else {
                 // Not acknowledged: the peer sends it again.
                 shared.counters.outOfMemory &+= 1
-                frame.release()
-                return false
+                return frame.release()
             }
             heldBytes &+= size
         }
@@ -120,17 +119,13 @@ extension TCPConnection {
         if length > UInt32(receiveSegmentSize) { receiveSegmentSize = UInt16(truncatingIfNeeded: min(length, 65_535)) }
         shared.counters.bytesReceived &+= UInt64(length)
         events.append(.readable, tag: tag)
-        return true
-    }
-
-    /// What has come in order is acknowledged: later, as flush decides too, where it is less than a segment; else at the end of the burst.
-    @inline(__always)
-    private mutating func scheduleAcknowledgement(_ shared: inout TCPShared, now: UInt64) {
-        let waiting = receiveNext.distance(from: acknowledgementSent)
-        guard waiting < UInt32(receiveSegmentSize), !flags.contains(.acknowledgeNow) else { return joinPending(&shared) }
-        guard acknowledgementDeadline == .max else { return }
-        acknowledgementDeadline = now &+ shared.configuration.delayedAcknowledgement
-        if acknowledgementDeadline < armedDeadline { armTimer(&shared) }
+        // RFC 9293, section 3.8.6.3: less than a segment waits for company; more is looked at when the burst ends.
+        if receiveNext.distance(from: acknowledgementSent) >= UInt32(receiveSegmentSize) || flags.contains(.acknowledgeNow) {
+            joinPending(&shared)
+        } else if acknowledgementDeadline == .max {
+            acknowledgementDeadline = now &+ shared.configuration.delayedAcknowledgement
+            armTimer(&shared)
+        }
     }
 
     /// Copies payload behind the last that was copied, or into a new buffer of our own; takes the frame's reference.
@@ -354,7 +349,7 @@ extension TCPConnection {
             }
         }
         var block: SACKBlock?
-        if segment.length > 0 { block = placeText(segment, frame, &shared, events: &events) } else { frame.release() }
+        if segment.length > 0 { block = placeText(segment, frame, &shared, events: &events, now: now) } else { frame.release() }
         if flags.contains(.finIsKnown), receiveNext == receiveEnd { return receiveFin(&shared, ip: &ip, events: &events, now: now) }
         // RFC 5681, section 4.2: what is out of order, or fills a gap, is acknowledged at once.
         if segment.sequence != receiveNext - segment.length || !reorder.isEmpty || block != nil {
@@ -364,7 +359,7 @@ extension TCPConnection {
 
     /// Puts payload where it belongs; answers what of it had come before.
     private mutating func placeText(
-        _ segment: ArrivingSegment, _ frame: Segment, _ shared: inout TCPShared, events: inout SocketEvents
+        _ segment: ArrivingSegment, _ frame: Segment, _ shared: inout TCPShared, events: inout SocketEvents, now: UInt64
     ) -> SACKBlock? {
         var frame = frame
         var start = segment.sequence
@@ -403,18 +398,19 @@ extension TCPConnection {
             return result.duplicate.left == result.duplicate.right ? duplicate : result.duplicate
         }
         if reorder.isEmpty {
-            if takeInOrder(frame, &shared, events: &events) { joinPending(&shared) }
+            takeInOrder(frame, &shared, events: &events, now: now)
             return duplicate
         }
         // The gap closes, at least in part: what follows comes out of the reorder queue.
         flags.insert(.acknowledgeNow)
-        joinPending(&shared)
-        guard takeInOrder(frame, &shared, events: &events) else { return duplicate }
+        takeInOrder(frame, &shared, events: &events, now: now)
         while true {
             let next = reorder.takeInOrder(next: receiveNext)
             if next.isNull { return duplicate }
+            let before = receiveNext
+            takeInOrder(next, &shared, events: &events, now: now)
             // The heap was exhausted: what is behind comes again.
-            guard takeInOrder(next, &shared, events: &events) else { return duplicate }
+            if receiveNext == before { return duplicate }
         }
     }
 

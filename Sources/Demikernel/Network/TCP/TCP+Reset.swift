@@ -124,8 +124,9 @@ extension TCPConnection {
         guard isOut(sequence) else { return }
         if case .packetTooBig(let mtu) = error { return reducePathMTU(mtu, &shared, ip: &ip, now: now) }
         guard state == .synSent || state == .synReceived else { return }
-        // RFC 5461: while it is being opened, a connection takes soft errors seriously too: somebody waits for it. Those of the link itself come
-        // when the neighbour has not answered.
+        // RFC 1122, section 4.2.3.9: soft errors do not end a connection; RFC 5461: but somebody waits for one that is being opened, so that after
+        // three retransmissions the network is believed. A neighbour whose first three requests were lost is not yet gone.
+        guard error.isHard || (state == .synSent && handshakeRetries >= 3) else { return }
         close(error.errno.rawValue)
     }
 

@@ -105,9 +105,9 @@ extension TCPConnection {
         var bits: UInt32 = 0x10
         if sequence + length == sendEnd { bits |= 0x08 }
         if fin { bits |= 0x01 }
-        if !flags.isDisjoint(with: [.echoesCongestion, .reportsReduction]) { bits |= congestionBits(isNew: isNew, length) }
-        writeHeader(bytes, sequence, bits, headerLength, now)
-        let offload = finishChecksum(bytes.slice(0, headerLength), sum, sums)
+        if !flags.isDisjoint(with: [.echoesCongestion, .reportsReduction]) { bits |= congestionBits(isNew: isNew && sendWindow != 0, length) }
+        let headerSum = writeHeader(bytes, sequence, bits, headerLength, now)
+        let offload = finishChecksum(bytes, sums ? sum &+ headerSum : sum, sums)
         shared.counters.segmentsSent &+= 1
         shared.counters.bytesSent &+= UInt64(truncatingIfNeeded: length)
         noteAcknowledgementSent()
@@ -119,7 +119,10 @@ extension TCPConnection {
                 payload.releaseAll()
                 return block(&shared)
             }
-            if flightSize == 0 { stalledSince = now }
+            if flightSize == 0 {
+                stalledSince = now
+                timeoutSince = now
+            }
             sendNext = sequence + covered
             congestion.noteSent(inNetwork: inNetwork)
             if fin { flags.insert(.finIsSent) }
@@ -127,30 +130,45 @@ extension TCPConnection {
             shared.counters.retransmittedSegments &+= 1
             totalRetransmissions &+= 1
         }
-        // RFC 3168, section 6.1.5: retransmissions are not ECN-capable; RFC 8257 sends all of them so, but need not.
-        let traffic = options.trafficClass &<< 2 | (flags.contains(.ecn) && isNew && length > 0 ? 2 : 0)
+        // RFC 3168, sections 6.1.5 and 6.1.6: retransmissions and window probes are not ECN-capable; RFC 8257 sends all of them so, but need not.
+        let traffic = options.trafficClass &<< 2 | (flags.contains(.ecn) && isNew && length > 0 && sendWindow != 0 ? 2 : 0)
         ip.send(packet, payload: payload, on: &path, proto: 6, traffic: traffic, dontFragment: true, offload: offload, now: now)
         return true
     }
 
-    /// The header with its timestamps; everything but the checksum, which is 0.
+    /// The header with its timestamps; everything but the checksum, which is 0. Answers its sum: of words that are in registers, for to load
+    /// what was just stored in pieces stalls.
     @inline(__always)
-    private mutating func writeHeader(_ bytes: PacketBytes, _ sequence: SequenceNumber, _ bits: UInt32, _ headerLength: Int, _ now: UInt64) {
-        bytes.store64(UInt64(ports) &<< 32 | UInt64(sequence.rawValue), at: 0)
+    private mutating func writeHeader(
+        _ bytes: PacketBytes, _ sequence: SequenceNumber, _ bits: UInt32, _ headerLength: Int, _ now: UInt64
+    ) -> UInt64 {
+        let first = UInt64(ports) &<< 32 | UInt64(sequence.rawValue)
         let offset = UInt32(truncatingIfNeeded: headerLength &>> 2) &<< 28
-        bytes.store64(UInt64(receiveNext.rawValue) &<< 32 | UInt64(offset | bits &<< 16 | UInt32(windowField())), at: 8)
+        let second = UInt64(receiveNext.rawValue) &<< 32 | UInt64(offset | bits &<< 16 | UInt32(windowField()))
+        bytes.store64(first, at: 0)
+        bytes.store64(second, at: 8)
         bytes.store32(0, at: 16)
+        var sum = Self.halves(first) &+ Self.halves(second)
         if flags.contains(.timestamps) {
+            let stamps = UInt64(TCPShared.timestampClock(now) &+ timestampOffset) &<< 32 | UInt64(timestampRecent)
             bytes.store32(TCPOptions.timestampsPrefix, at: 20)
-            bytes.store64(UInt64(TCPShared.timestampClock(now) &+ timestampOffset) &<< 32 | UInt64(timestampRecent), at: 24)
+            bytes.store64(stamps, at: 24)
+            sum = sum &+ Self.halves(stamps) &+ UInt64(TCPOptions.timestampsPrefix.bigEndian)
         }
+        return sum
     }
 
-    /// Stores the checksum, or what the device makes it of.
+    /// Both halves of a word, as they lie in memory, for an ``InternetChecksum`` sum.
+    @inline(__always) private static func halves(_ word: UInt64) -> UInt64 {
+        let stored = word.bigEndian
+        return (stored & 0xffff_ffff) &+ (stored &>> 32)
+    }
+
+    /// Stores the checksum of a sum over everything or, where the device is to complete it, of one over the pseudo-header.
     @inline(__always)
     func finishChecksum(_ header: PacketBytes, _ sum: UInt64, _ sums: Bool) -> FrameOffload {
         if sums {
-            TCPHeader.storeChecksum(in: header, sum: sum)
+            header.store16(InternetChecksum.fold(sum), at: TCPHeader.checksumOffset)
             return .none
         }
         header.store16(~InternetChecksum.fold(sum), at: TCPHeader.checksumOffset)
@@ -227,10 +245,12 @@ extension TCPConnection {
         let bytes = packet.packet
         var bits: UInt32 = 0x10
         if flags.contains(.echoesCongestion) { bits |= congestionBits(isNew: false, 0) }
-        writeHeader(bytes, sequence ?? sendNext, bits, headerLength, now)
-        writeBlocks(blocks, bytes, from: flags.contains(.timestamps) ? 32 : 20, to: headerLength)
+        let fixedLength = flags.contains(.timestamps) ? 32 : 20
+        let headerSum = writeHeader(bytes, sequence ?? sendNext, bits, headerLength, now)
+        writeBlocks(blocks, bytes, from: fixedLength, to: headerLength)
         let sums = !ip.leavesChecksum(on: path)
-        let sum = path.pseudoHeader(.tcp, length: headerLength)
+        var sum = path.pseudoHeader(.tcp, length: headerLength)
+        if sums { sum = InternetChecksum.sum(bytes.slice(from: fixedLength), initial: sum &+ headerSum) }
         let offload = finishChecksum(bytes, sum, sums)
         shared.counters.segmentsSent &+= 1
         shared.counters.pureAcknowledgements &+= 1
@@ -285,8 +305,9 @@ extension TCPConnection {
             sourcePort: UInt16(ports >> 16), destinationPort: UInt16(truncatingIfNeeded: ports), sequenceNumber: initialSendSequence,
             acknowledgmentNumber: isAnswer ? receiveNext : SequenceNumber(0), flags: bits, window: UInt16(window))
         header.emit(into: packet.packet, options: offered)
+        let sums = !ip.leavesChecksum(on: path)
         let sum = path.pseudoHeader(.tcp, length: packet.byteCount)
-        let offload = finishChecksum(packet.packet, sum, !ip.leavesChecksum(on: path))
+        let offload = finishChecksum(packet.packet, sums ? InternetChecksum.sum(packet.packet, initial: sum) : sum, sums)
         if isAnswer {
             acknowledgementSent = receiveNext
             receiveEdge = receiveNext + window

@@ -144,17 +144,20 @@ extension TCPConnection {
     @inline(__always)
     mutating func armRetransmission(_ shared: inout TCPShared, now: UInt64) {
         if flightSize == 0 || (sendWindow == 0 && maySend) { return armPersist(&shared, now: now) }
+        // The window is open again, and what is out is waited for from now on.
+        if retransmissionTimer == .persist { timeoutSince = now }
         let timeout = roundTrip.timeout(shared.limits)
         retransmissionTimer = .timeout
-        retransmissionDeadline = now &+ timeout
+        // Neither data sent meanwhile nor acknowledgements of nothing new put it off: RFC 6298, sections 5.1 and 5.3.
+        retransmissionDeadline = timeoutSince &+ timeout
         if reorderingDeadline != .max {
             retransmissionTimer = .reordering
             retransmissionDeadline = min(retransmissionDeadline, reorderingDeadline)
         } else if mayProbe {
-            let probe = tailLossProbeDelay(timeout)
-            if probe < timeout {
+            let probe = now &+ tailLossProbeDelay(timeout)
+            if probe < retransmissionDeadline {
                 retransmissionTimer = .tailLossProbe
-                retransmissionDeadline = now &+ probe
+                retransmissionDeadline = probe
             }
         }
         armTimer(&shared)

@@ -132,6 +132,8 @@ struct TCPConnection: ~Copyable {
     // MARK: Line 3 and on: congestion control and round trips, read and written by acknowledgements
     var congestion: CongestionControl
     var roundTrip: RoundTripEstimator
+    /// When the retransmission timer was started: RFC 6298, section 5.
+    var timeoutSince: UInt64 = 0
 
     // MARK: The path: addresses, neighbour, MTU
     var path: NetworkPath

@@ -241,6 +241,9 @@
         } else if roundTrip < delivery.minimumRoundTrip || record.sentAt > delivery.notSentAfter {
             // The answer to an earlier transmission.
             return
+        } else if delivery.roundTrip == 0, delivery.notSentAfter != .max {
+            // The timestamp says which transmission is answered: RFC 7323, section 4.1.
+            delivery.roundTrip = max(1, roundTrip)
         }
         if !hasDelivery {
             hasDelivery = true
