@@ -84,6 +84,7 @@ static inline uint64_t dk_checksum_sum(const void *_Nonnull start, size_t count)
         for (int i = 0; i < 8; i++) sum += v[i];
     }
 #endif
+    if (count == 0) return sum;
     if (count & 16) {
         uint64_t v[2];
         __builtin_memcpy(v, p, 16);
@@ -116,6 +117,7 @@ static inline uint64_t dk_checksum_copy(void *_Nonnull target, const void *_Nonn
         count -= chunk;
     }
 #endif
+    if (count == 0) return sum;
     __builtin_memcpy(q, p, count);
     return sum + dk_checksum_sum(q, count);
 }

@@ -51,6 +51,23 @@
         return frame
     }
 
+    /// Moves a frame in, and its references: as ``append(_:)``, in a few wide moves.
+    @unsafe @inline(__always)
+    package mutating func append(moving frame: UnsafeMutablePointer<Frame>) {
+        assert(!isFull)
+        unsafe (storage + ((head &+ count) & mask)).moveInitialize(from: frame, count: 1)
+        count &+= 1
+    }
+
+    /// Moves the first frame, and its references, to uninitialised memory: as ``removeFirst()``, likewise.
+    @unsafe @inline(__always)
+    package mutating func removeFirst(movingTo target: UnsafeMutablePointer<Frame>) {
+        assert(!isEmpty)
+        unsafe target.moveInitialize(from: storage + head, count: 1)
+        head = (head &+ 1) & mask
+        count &-= 1
+    }
+
     /// The frame at `index`, `0..<count`, without references of its own.
     @inline(__always)
     package subscript(index: Int) -> Frame {

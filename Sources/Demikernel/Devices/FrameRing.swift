@@ -42,9 +42,9 @@ import CDemikernelShims
     private var consumerSleeps: UnsafeMutablePointer<UInt64> { unsafe words + 16 }
     private var endsGone: UnsafeMutablePointer<UInt64> { unsafe words + 24 }
 
-    @inline(__always) subscript(position: UInt64) -> Frame {
-        get { unsafe slots[Int(truncatingIfNeeded: position & mask)] }
-        nonmutating set { unsafe (slots + Int(truncatingIfNeeded: position & mask)).initialize(to: newValue) }
+    /// Where the frame of a position lies: the producer's to initialise before it has put it, the consumer's to move out before it has taken it.
+    @unsafe @inline(__always) func slot(_ position: UInt64) -> UnsafeMutablePointer<Frame> {
+        unsafe slots + Int(truncatingIfNeeded: position & mask)
     }
 
     @inline(__always) func loadTaken() -> UInt64 { unsafe dk_atomic_load_u64(taken) }

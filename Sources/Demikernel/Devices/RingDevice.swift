@@ -75,18 +75,30 @@ package struct RingDevice: NetworkDevice, ~Copyable {
         var position = received
         var (frames, bytes) = (0, 0)
         while position != end {
-            let frame = ring[position]
+            let slot = unsafe ring.slot(position)
             position &+= 1
-            guard let whole = frame.inOneSegment(of: burst.heap) else { continue }
+            let count = unsafe slot.pointee.byteCount
+            if unsafe slot.pointee.rest.isEmpty {
+                unsafe burst.append(moving: slot)
+            } else if !(unsafe Self.gather(slot.pointee, into: &burst)) {
+                continue
+            }
             frames &+= 1
-            bytes &+= whole.head.byteCount
-            burst.append(whole)
+            bytes &+= count
         }
         statistics.receivedFrames &+= UInt64(truncatingIfNeeded: frames)
         statistics.receivedBytes &+= UInt64(truncatingIfNeeded: bytes)
         statistics.receiveDrops &+= end &- received &- UInt64(truncatingIfNeeded: frames)
         received = end
         ring.storeTaken(end)
+    }
+
+    /// A frame in several pieces; false, with the frame released, where the heap is exhausted.
+    @inline(never)
+    private static func gather(_ frame: Frame, into burst: inout FrameBurst) -> Bool {
+        guard let whole = frame.inOneSegment(of: burst.heap) else { return false }
+        burst.append(whole)
+        return true
     }
 
     package mutating func transmit(_ burst: inout FrameBurst) {
@@ -106,14 +118,13 @@ package struct RingDevice: NetworkDevice, ~Copyable {
         var position = transmitted
         var bytes = 0
         while position != end, !burst.isEmpty {
-            let frame = burst.removeFirst()
-            let count = frame.byteCount
+            let count = burst.firstByteCount
             guard count <= limit, count >= 14 else {
                 statistics.transmitDrops &+= 1
-                frame.release()
+                burst.removeFirst().release()
                 continue
             }
-            ring[position] = frame
+            unsafe burst.removeFirst(movingTo: ring.slot(position))
             position &+= 1
             bytes &+= count
         }

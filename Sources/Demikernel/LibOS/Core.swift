@@ -71,7 +71,7 @@ package struct Core: ~Copyable {
         self.clock = clock
         let isNetworkPresent = network.isPresent
         self.network = network
-        _ = self.scheduler.spawn(isNetworkPresent ? .network : .catnap)
+        self.scheduler.spawnFastPath(isNetworkPresent ? .network : .catnap)
         lastProgress = now
         turnTime = now
     }
@@ -132,7 +132,15 @@ package struct Core: ~Copyable {
     }
 
     /// Polls the background task that has been ready for longest, if any.
+    @inline(__always)
     mutating func runBackground(now: UInt64) {
+        guard scheduler.isFastPathAlone else { return runBackgroundSlowly(now: now) }
+        if network.isPresent { pollNetwork(now: now) } else { pollCatnap() }
+        scheduler.fastPathWasPolled()
+    }
+
+    @inline(never)
+    private mutating func runBackgroundSlowly(now: UInt64) {
         guard let waker = scheduler.nextBackground() else { return }
         switch scheduler.task(waker) {
         case .catnap:

@@ -26,16 +26,17 @@ package struct NetworkStack: ~Copyable {
     package mutating func receive(_ burst: inout FrameBurst, now: UInt64) {
         var packet = ReceivedPacket.none
         while !burst.isEmpty {
-            pass(ip.receive(burst.removeFirst(), into: &packet, now: now), packet, now: now)
+            pass(ip.receive(burst.removeFirst(), into: &packet, now: now), &packet, now: now)
         }
         finish(now: now)
     }
 
     /// Runs the timers that are due, and what this host has sent to itself. Constant time when there is nothing.
+    @inline(__always)
     package mutating func poll(now: UInt64) {
         ip.runTimers(now)
         tcp.poll(ip: &ip, events: &events, now: now)
-        finish(now: now)
+        if !ip.looped.isEmpty || !ip.undeliverable.isEmpty { finishSlow(now: now) }
     }
 
     /// When `poll` next has something to do; nil for never.
@@ -45,7 +46,7 @@ package struct NetworkStack: ~Copyable {
         return deadline == .max ? nil : deadline
     }
 
-    /// The end of a burst, and of a poll.
+    /// The end of a burst.
     @inline(__always)
     private mutating func finish(now: UInt64) {
         tcp.flush(ip: &ip, now: now)
@@ -58,7 +59,7 @@ package struct NetworkStack: ~Copyable {
         var packet = ReceivedPacket.none
         var left = 4 * ip.looped.capacity
         while !ip.looped.isEmpty, left > 0 {
-            pass(ip.receiveLooped(ip.looped.removeFirst(), into: &packet, now: now), packet, now: now)
+            pass(ip.receiveLooped(ip.looped.removeFirst(), into: &packet, now: now), &packet, now: now)
             left -= 1
             if ip.looped.isEmpty { tcp.flush(ip: &ip, now: now) }
         }
@@ -70,11 +71,11 @@ package struct NetworkStack: ~Copyable {
     }
 
     @inline(__always)
-    private mutating func pass(_ arrival: NetworkLayer.Arrival, _ packet: ReceivedPacket, now: UInt64) {
+    private mutating func pass(_ arrival: NetworkLayer.Arrival, _ packet: inout ReceivedPacket, now: UInt64) {
         switch arrival {
         case .consumed: break
-        case .udp: udp.receive(packet, ip: &ip, events: &events, now: now)
-        case .tcp: tcp.receive(packet, ip: &ip, events: &events, now: now)
+        case .udp: udp.receive(&packet, ip: &ip, events: &events, now: now)
+        case .tcp: tcp.receive(&packet, ip: &ip, events: &events, now: now)
         case .icmpError, .icmpv6Error: receiveError(packet, now: now)
         }
     }

@@ -41,6 +41,8 @@ package struct Scheduler: ~Copyable {
     private var records: Slab<BackgroundTask>
     private var queued: Bitmap
     private var ready: FixedRing
+    /// The slot of the fast path.
+    private var fastPath = UInt32.max
 
     package init(applicationCapacity: Int) throws(DemikernelError) {
         application = ReadySet(capacity: applicationCapacity)
@@ -54,6 +56,22 @@ package struct Scheduler: ~Copyable {
         guard let key = records.insert(task) else { return nil }
         wakeBackground(key.slot)
         return Waker(key)
+    }
+
+    /// Starts the task that is ready for as long as the libOS lives. Called once, before any task is spawned.
+    package mutating func spawnFastPath(_ task: BackgroundTask) {
+        guard let waker = spawn(task) else { return }
+        fastPath = waker.key.slot
+    }
+
+    /// Whether no background task but the fast path is ready: to be polled, it need not leave the line, of which it is both ends.
+    @inline(__always)
+    package var isFastPathAlone: Bool { ready.count == 1 && ready.first == fastPath }
+
+    /// The fast path was polled in its place: what it has woken meanwhile comes before it.
+    @inline(__always)
+    package mutating func fastPathWasPolled() {
+        if ready.count > 1 { ready.rotate() }
     }
 
     /// Ends a task. Safe for a task that has ended.
@@ -123,6 +141,16 @@ private struct FixedRing: ~Copyable {
         assert(count <= mask)
         unsafe storage[(head &+ count) & mask] = slot
         count &+= 1
+    }
+
+    /// The first slot; anything where there is none.
+    @inline(__always) var first: UInt32 { unsafe storage[head] }
+
+    /// Puts the first slot behind the others. The ring is not empty.
+    @inline(never)
+    mutating func rotate() {
+        guard let slot = popFirst() else { return }
+        append(slot)
     }
 
     @inline(__always)

@@ -17,6 +17,11 @@ package enum InternetChecksum {
         halves(bytes.load64(0).bigEndian) &+ halves(bytes.load64(8).bigEndian) &+ UInt64(bytes.load32(16).bigEndian)
     }
 
+    /// The sum of the first 32 bytes: a TCP header with timestamps.
+    @inline(__always) package static func sum32(_ bytes: PacketBytes) -> UInt64 {
+        sum20(bytes) &+ UInt64(bytes.load32(20).bigEndian) &+ halves(bytes.load64(24).bigEndian)
+    }
+
     /// Copies all of `source` to the start of `target`, which does not overlap it, and answers the sum: one pass.
     @inline(__always) package static func copyAndSum(from source: PacketBytes, to target: PacketBytes, initial: UInt64 = 0) -> UInt64 {
         assert(source.count <= target.count)

@@ -7,18 +7,34 @@ extension TCPConnection {
     mutating func acknowledgeInOrder(
         _ acknowledgment: SequenceNumber, _ acknowledged: UInt32, _ shared: inout TCPShared, events: inout SocketEvents, now: UInt64
     ) {
-        var delivery = Delivery(acknowledgement: acknowledgment, next: sendNext, minimumRoundTrip: 0)
-        scoreboard.acknowledge(now: now, &delivery)
+        var first = scoreboard.acknowledgeSingle(acknowledgment, now: now)
+        var latest = first
+        if first == 0 { (first, latest) = acknowledgeRecords(acknowledgment, now: now) }
         advance(to: acknowledgment, &shared, events: &events, now: now)
-        takeSample(delivery, now)
-        growWindow(acknowledged, delivery, isEchoed: false, isRecovering: false, now)
-        armRetransmission(&shared, now: now)
+        takeSample(first, now)
+        if !congestion.acknowledgedUnlimited(acknowledgment, next: sendNext, now: now) {
+            growWindow(acknowledged, latest, isEchoed: false, isRecovering: false, now)
+        }
+        if acknowledgment == sendNext, hasSentEverything {
+            retransmissionTimer = .off
+            retransmissionDeadline = .max
+        } else {
+            armRetransmission(&shared, now: now)
+        }
     }
 
-    @inline(__always)
-    private mutating func growWindow(_ acknowledged: UInt32, _ delivery: Delivery, isEchoed: Bool, isRecovering: Bool, _ now: UInt64) {
+    /// The round trips of the first and of the last record that is acknowledged.
+    @inline(never)
+    private mutating func acknowledgeRecords(_ acknowledgment: SequenceNumber, now: UInt64) -> (first: UInt64, latest: UInt64) {
+        var delivery = Delivery(acknowledgement: acknowledgment, next: sendNext, minimumRoundTrip: 0)
+        scoreboard.acknowledge(now: now, &delivery)
+        return (delivery.roundTrip, delivery.latestRoundTrip)
+    }
+
+    @inline(never)
+    private mutating func growWindow(_ acknowledged: UInt32, _ latestRoundTrip: UInt64, isEchoed: Bool, isRecovering: Bool, _ now: UInt64) {
         let sample = CongestionSample(
-            acknowledged: acknowledged, acknowledgement: sendUnacknowledged, next: sendNext, roundTrip: delivery.latestRoundTrip,
+            acknowledged: acknowledged, acknowledgement: sendUnacknowledged, next: sendNext, roundTrip: latestRoundTrip,
             smoothed: roundTrip.smoothed, isEchoed: isEchoed, now: now)
         congestion.acknowledged(sample, isRecovering: isRecovering)
     }
@@ -39,10 +55,10 @@ extension TCPConnection {
 
     /// RFC 6298, with Karn's rule in the scoreboard; RFC 7323, appendix G, for several samples in a round trip.
     @inline(__always)
-    private mutating func takeSample(_ delivery: Delivery, _ now: UInt64) {
-        guard delivery.roundTrip != 0 else { return }
+    private mutating func takeSample(_ measured: UInt64, _ now: UInt64) {
+        guard measured != 0 else { return }
         // FlightSize / 2·SMSS, by shifts: segments are about 1 KiB.
-        roundTrip.sample(delivery.roundTrip, now: now, samplesPerRoundTrip: max(1, flightSize &>> 11))
+        roundTrip.sample(measured, now: now, samplesPerRoundTrip: max(1, flightSize &>> 11))
     }
 
     /// An acknowledgement of any kind; its number is between what RFC 5961 allows and SND.NXT.
@@ -63,7 +79,7 @@ extension TCPConnection {
         }
         if acknowledged > 0 {
             advance(to: number, &shared, events: &events, now: now)
-            takeSample(delivery, now)
+            takeSample(delivery.roundTrip, now)
         } else if segment.length == 0, !segment.flags.contains(.fin), windowBefore == sendWindow, flight > 0,
             segment.acknowledgment == sendUnacknowledged, sendWindow != 0, !flags.contains(.selectiveAcknowledgement)
         {
@@ -166,7 +182,7 @@ extension TCPConnection {
         if acknowledged > 0 {
             // The acknowledgement that ends a recovery leaves the window at ssthresh: RFC 6582, section 3.2, step 3; RFC 6937, section 3.
             let isRecovering = wasRecovering || flags.contains(.isInRecovery)
-            growWindow(acknowledged, delivery, isEchoed: isEchoed, isRecovering: isRecovering, now)
+            growWindow(acknowledged, delivery.latestRoundTrip, isEchoed: isEchoed, isRecovering: isRecovering, now)
         }
         if isEchoed, flags.isDisjoint(with: [.isInRecovery, .isAfterTimeout]),
             congestion.echoed(flight: flight, acknowledgement: sendUnacknowledged, next: sendNext, now: now)

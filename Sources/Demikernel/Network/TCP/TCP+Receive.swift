@@ -51,7 +51,7 @@ extension TCPConnection {
     /// Takes a segment for this connection, and its reference.
     @inline(__always)
     mutating func receive(
-        _ packet: ReceivedPacket, _ view: TCPHeaderView, _ shared: inout TCPShared, ip: inout NetworkLayer, events: inout SocketEvents, now: UInt64
+        _ packet: inout ReceivedPacket, _ view: TCPHeaderView, _ shared: inout TCPShared, ip: inout NetworkLayer, events: inout SocketEvents, now: UInt64
     ) {
         let bytes = view.bytes
         // Header length 32, ACK, with or without PSH; the options are timestamps.

@@ -96,6 +96,12 @@ package struct TCP: ~Copyable {
     /// The connection or TIME_WAIT entry of a tuple.
     @inline(__always)
     mutating func find(_ tuple: ConnectionTuple, _ hash: UInt32) -> UInt32? {
+        if let slot = table.slotAtHome(hash), slot & Self.timeWaitBit == 0, connections[unchecked: slot].isOf(tuple) { return slot }
+        return findElsewhere(tuple, hash)
+    }
+
+    @inline(never)
+    private mutating func findElsewhere(_ tuple: ConnectionTuple, _ hash: UInt32) -> UInt32? {
         var search = table.search(hash)
         while let slot = search.slot {
             if slot & Self.timeWaitBit == 0 {
@@ -115,7 +121,7 @@ package struct TCP: ~Copyable {
 
     /// Takes a segment, and its reference.
     @inline(__always)
-    package mutating func receive(_ packet: ReceivedPacket, ip: inout NetworkLayer, events: inout SocketEvents, now: UInt64) {
+    package mutating func receive(_ packet: inout ReceivedPacket, ip: inout NetworkLayer, events: inout SocketEvents, now: UInt64) {
         shared.counters.segmentsReceived &+= 1
         let bytes = packet.frame.packet
         guard let view = TCPHeaderView(bytes) else {
@@ -137,7 +143,7 @@ package struct TCP: ~Copyable {
             return receiveElsewhere(packet, view, tuple, found, ip: &ip, events: &events, now: now)
         }
         if connections[unchecked: slot].state == .synReceived { noteAcceptQueue(slot) }
-        connections[unchecked: slot].receive(packet, view, &shared, ip: &ip, events: &events, now: now)
+        connections[unchecked: slot].receive(&packet, view, &shared, ip: &ip, events: &events, now: now)
         if !connections[unchecked: slot].flags.isDisjoint(with: .wantsSettling) { settle(slot, ip: &ip, events: &events, now: now) }
     }
 

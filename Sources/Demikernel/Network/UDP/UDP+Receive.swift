@@ -1,14 +1,14 @@
 extension UDP {
     /// A datagram for somebody. Takes the packet's reference.
     @inline(__always)
-    package mutating func receive(_ packet: ReceivedPacket, ip: inout NetworkLayer, events: inout SocketEvents, now: UInt64) {
+    package mutating func receive(_ packet: inout ReceivedPacket, ip: inout NetworkLayer, events: inout SocketEvents, now: UInt64) {
         let bytes = packet.frame.packet
         guard bytes.count >= UDPHeader.byteCount else { return refuse(packet, isMalformed: true) }
         // Ports, length and checksum in one load.
         let word = bytes.load64(0)
         let length = Int(truncatingIfNeeded: word &>> 16 & 0xffff)
         guard length >= UDPHeader.byteCount, length <= bytes.count else { return refuse(packet, isMalformed: true) }
-        guard packet.checksumIsValid || isIntact(packet, length: length, checksum: UInt16(truncatingIfNeeded: word)) else {
+        guard packet.checksumIsValid || isIntact(&packet, length: length, checksum: UInt16(truncatingIfNeeded: word)) else {
             return refuse(packet, isMalformed: false)
         }
         guard !packet.isBroadcast else { return receiveForAll(packet, length: length, events: &events) }
@@ -22,7 +22,7 @@ extension UDP {
 
     /// RFC 768: a checksum of 0 is none. RFC 8200, section 8.1: over IPv6 there has to be one.
     @inline(__always)
-    private func isIntact(_ packet: ReceivedPacket, length: Int, checksum: UInt16) -> Bool {
+    private mutating func isIntact(_ packet: inout ReceivedPacket, length: Int, checksum: UInt16) -> Bool {
         if checksum == 0 { return packet.source.isIPv4 }
         let pseudo = InternetChecksum.pseudoHeader(
             source: packet.source, destination: packet.destination, ipProtocol: .udp, length: length)

@@ -141,9 +141,10 @@ package struct CongestionControl: BitwiseCopyable, Sendable {
     /// Data is to be sent while nothing is out: after more than a timeout of silence the window is a new connection's at most. RFC 5681,
     /// section 4.1.
     @inline(__always)
-    package mutating func afterIdle(now: UInt64, timeout: UInt64) {
+    package mutating func afterIdle(now: UInt64, timeout: @autoclosure () -> UInt64) {
         let silence = UInt32(truncatingIfNeeded: now &>> 20) &- lastActivity
-        if UInt64(silence) > timeout &>> 20 { restart(silence) }
+        // Within 2 ms nothing is silent, whatever the timeout comes to.
+        if silence > 1, UInt64(silence) > timeout() &>> 20 { restart(silence) }
     }
 
     @inline(never)
@@ -169,6 +170,24 @@ package struct CongestionControl: BitwiseCopyable, Sendable {
     }
 
     // MARK: Acknowledgements
+
+    /// New data is acknowledged outside of recovery, without ECE: true where that was all there is to note, because the window is not used up and
+    /// so does not grow. False, and nothing noted: call ``acknowledged(_:isRecovering:)``.
+    @inline(__always)
+    package mutating func acknowledgedUnlimited(_ acknowledgement: SequenceNumber, next: SequenceNumber, now: UInt64) -> Bool {
+        guard flags.isDisjoint(with: [.limited, .limitedBefore]), UInt32(truncatingIfNeeded: now &>> 20) == lastActivity else { return false }
+        if case .dctcp = variant { return false }
+        if flags.contains(.hasRound), acknowledgement < roundEnd { return true }
+        if case .initial(let start) = phase {
+            if start.isConservative { return false }
+            // Round trips of rounds in which the window did not grow are no measure of the rounds in which it does.
+            phase = .initial(HyStart())
+        }
+        roundEnd = next
+        flags.remove(.hasReduced)
+        flags.insert(.hasRound)
+        return true
+    }
 
     /// New data is acknowledged: the window grows, unless it was not used or `isRecovering` (fast recovery, where PRR has it).
     @inline(__always)

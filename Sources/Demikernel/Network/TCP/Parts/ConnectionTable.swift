@@ -96,6 +96,12 @@
         unsafe Self.find(&search, previousBase.unsafelyUnwrapped, previousMask, previousShift)
     }
 
+    /// The slot that is at a hash's own position, where most are; nil where that is another's, wherever this one's may be.
+    @inline(__always) package func slotAtHome(_ hash: UInt32) -> UInt32? {
+        let entry = unsafe entries.base[Int(hash &>> shift)]
+        return UInt32(truncatingIfNeeded: entry &>> 32) == hash && entry != 0 ? UInt32(truncatingIfNeeded: entry) &- 1 : nil
+    }
+
     /// From the search's position on: to an entry with its hash, or to one that is nearer to its home than the wanted one would be here.
     @inline(__always) @unsafe
     private static func find(_ search: inout Search, _ base: UnsafeMutablePointer<UInt64>, _ mask: UInt32, _ shift: UInt32) {

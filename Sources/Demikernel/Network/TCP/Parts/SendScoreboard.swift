@@ -165,6 +165,26 @@
         }
     }
 
+    /// The same where the one record there is was sent once and delivered in order, with nothing more to tell than its round trip: the answer,
+    /// at least 1. 0, and nothing changed, in every other case.
+    @inline(__always)
+    package mutating func acknowledgeSingle(_ acknowledgement: SequenceNumber, now: UInt64) -> UInt64 {
+        guard unsafe storage == nil, single.length != 0, single.state == [], hasDelivery, sackedBytes == 0 else { return 0 }
+        let length = acknowledgement.distance(from: single.start)
+        guard length &- 1 < single.length, acknowledgement > highestDelivered else { return 0 }
+        let roundTrip = now &- single.sentAt
+        highestDelivered = acknowledgement
+        if Self.isAfter(single.sentAt, acknowledgement, latestSentAt, latestEnd) {
+            latestSentAt = single.sentAt
+            latestEnd = acknowledgement
+            latestRoundTrip = roundTrip
+        }
+        single.start = acknowledgement
+        single.length &-= length
+        sackedSegments = 0
+        return max(1, roundTrip)
+    }
+
     @inline(never)
     private mutating func acknowledgeMany(now: UInt64, _ delivery: inout Delivery) {
         let to = delivery.acknowledgement
