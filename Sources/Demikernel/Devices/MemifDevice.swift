@@ -85,15 +85,17 @@ import Glibc
 
     package mutating func receive(into burst: inout FrameBurst) {
         guard phase == .connected else { return }
+        // The pointer apart: with the thread sanitizer the compiler (6.3.1) takes using it through `self` for a change of all of `self`.
+        let rings = unsafe receiveRings
         if receiveRingCount == 1 {
-            if unsafe !receiveRings[0].receive(into: &burst, &traffic) { failRing() }
+            if unsafe !rings[0].receive(into: &burst, &traffic) { failRing() }
             return
         }
         // Each ring comes first in its turn.
         nextReceiveRing = nextReceiveRing &+ 1 < receiveRingCount ? nextReceiveRing &+ 1 : 0
         var index = nextReceiveRing
         for _ in 0..<receiveRingCount {
-            if unsafe !receiveRings[index].receive(into: &burst, &traffic) { return failRing() }
+            if unsafe !rings[index].receive(into: &burst, &traffic) { return failRing() }
             index = index &+ 1 < receiveRingCount ? index &+ 1 : 0
         }
     }
@@ -105,7 +107,8 @@ import Glibc
             return burst.removeAll()
         }
         if transmitRingCount == 1 {
-            if unsafe !transmitRings[0].transmit(&burst, &traffic) { return failRing() }
+            let rings = unsafe transmitRings
+            if unsafe !rings[0].transmit(&burst, &traffic) { return failRing() }
         } else if !transmitOverRings(&burst) {
             return failRing()
         }
@@ -116,16 +119,17 @@ import Glibc
     private mutating func transmitOverRings(_ burst: inout FrameBurst) -> Bool {
         var touched: UInt32 = 0
         var outcome = MemifRing.Outcome.done
+        let rings = unsafe transmitRings
         while outcome == .done, !burst.isEmpty {
             let frame = burst[0]
             let index = Int(frame.flowHash % UInt32(transmitRingCount))
-            outcome = unsafe transmitRings[index].put(frame, &traffic)
+            outcome = unsafe rings[index].put(frame, &traffic)
             guard outcome == .done else { break }
             touched |= 1 << index
             burst.removeFirst().release()
         }
         while touched != 0 {
-            unsafe transmitRings[touched.trailingZeroBitCount].publishAndInterrupt()
+            unsafe rings[touched.trailingZeroBitCount].publishAndInterrupt()
             touched &= touched - 1
         }
         return outcome != .impossible
@@ -143,9 +147,10 @@ import Glibc
         guard phase == .connected else { return true }
         offerBuffers()
         var isIdle = true
+        let rings = unsafe receiveRings
         for index in 0..<receiveRingCount {
-            unsafe receiveRings[index].maskInterrupts(false)
-            if unsafe receiveRings[index].arrived() != 0 { isIdle = false }
+            unsafe rings[index].maskInterrupts(false)
+            if unsafe rings[index].arrived() != 0 { isIdle = false }
         }
         if !isIdle { maskInterrupts() }
         return isIdle
@@ -157,13 +162,15 @@ import Glibc
     }
 
     private func maskInterrupts() {
-        for index in 0..<receiveRingCount { unsafe receiveRings[index].maskInterrupts(true) }
+        let rings = unsafe receiveRings
+        for index in 0..<receiveRingCount { unsafe rings[index].maskInterrupts(true) }
     }
 
     /// All buffers that a client has emptied, so that a frame that needs nearly all of them finds them.
     private mutating func offerBuffers() {
         guard configuration.role == .client else { return }
-        for index in 0..<receiveRingCount { unsafe receiveRings[index].offerBuffers(atLeast: 1) }
+        let rings = unsafe receiveRings
+        for index in 0..<receiveRingCount { unsafe rings[index].offerBuffers(atLeast: 1) }
     }
 
     // MARK: The link
@@ -250,8 +257,10 @@ import Glibc
         disconnectReason = reason
         if phase == .connected {
             traffic.statistics.disconnections &+= 1
+            let rings = unsafe receiveRings
             for index in 0..<receiveRingCount {
-                traffic.statistics.receiveDrops &+= unsafe UInt64(receiveRings[index].arrived() ?? 0)
+                let arrived = unsafe rings[index].arrived() ?? 0
+                traffic.statistics.receiveDrops &+= UInt64(arrived)
             }
         }
         phase = .idle

@@ -172,9 +172,11 @@ extension MemifDevice {
 
     private mutating func takeConnected(_ message: MemifMessage) {
         guard let layout = handshake.layout else { return }
+        // Apart, as in `receive(into:)`.
+        let (sending, receiving) = unsafe (transmitRings, receiveRings)
         for index in 0..<layout.rings {
-            unsafe transmitRings[index].start(isReceiver: false)
-            unsafe receiveRings[index].start(isReceiver: true)
+            unsafe sending[index].start(isReceiver: false)
+            unsafe receiving[index].start(isReceiver: true)
         }
         receiveRingCount = layout.rings
         transmitRingCount = layout.rings

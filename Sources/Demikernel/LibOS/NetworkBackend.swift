@@ -19,7 +19,7 @@ struct NetworkSocket: BitwiseCopyable {
 ///
 /// Everything lies behind pointers, so that a core without a stack pays for two words, and calls lend out several parts of the stack at once.
 ///
-/// Invariant: both pointers are nil, or address initialised values until `deinit`. `isPresent` is asked before anything else is.
+/// Invariant: with `isPresent`, both pointers address initialised values until `deinit`; without, nothing, and nothing else is asked for.
 @safe
 package struct NetworkBackend: ~Copyable {
     @safe private struct State: ~Copyable {
@@ -32,8 +32,10 @@ package struct NetworkBackend: ~Copyable {
         let batch: Int
     }
 
-    private let stackPointer: UnsafeMutablePointer<NetworkStack>?
-    private let state: UnsafeMutablePointer<State>?
+    private let stackPointer: UnsafeMutablePointer<NetworkStack>
+    private let state: UnsafeMutablePointer<State>
+    /// Whether there is a stack. The pointers are not optional instead: the compiler (6.3.1) cannot make the thread sanitizer's code for those.
+    package let isPresent: Bool
 
     /// How often, in nanoseconds, a device that is polled gets time for its control work: what its event descriptor would say while nobody
     /// sleeps on it.
@@ -45,8 +47,9 @@ package struct NetworkBackend: ~Copyable {
 
     /// None: for Catnap.
     init() {
-        unsafe stackPointer = nil
-        unsafe state = nil
+        unsafe stackPointer = UnsafeMutablePointer(bitPattern: MemoryLayout<NetworkStack>.alignment).unsafelyUnwrapped
+        unsafe state = UnsafeMutablePointer(bitPattern: MemoryLayout<State>.alignment).unsafelyUnwrapped
+        isPresent = false
     }
 
     /// Makes the stack over a device. Throws what the stack refuses: EINVAL for settings that cannot be, ENOMEM.
@@ -62,6 +65,7 @@ package struct NetworkBackend: ~Copyable {
             to: State(burst: FrameBurst(heap: heap), device: .passRetained(parts.device), sockets: sockets, batch: Self.transmitBatch))
         unsafe self.stackPointer = stackPointer
         unsafe self.state = state
+        isPresent = true
     }
 
     /// What `parts` make, or nothing; the device wakes whoever sleeps on `epoll`. Throws what starting the stack throws.
@@ -76,7 +80,7 @@ package struct NetworkBackend: ~Copyable {
     }
 
     deinit {
-        guard let state = unsafe state, let stackPointer = unsafe stackPointer else { return }
+        guard isPresent else { return }
         unsafe stackPointer.deinitialize(count: 1)
         unsafe stackPointer.deallocate()
         unsafe state.pointee.device.release()
@@ -84,25 +88,23 @@ package struct NetworkBackend: ~Copyable {
         unsafe state.deallocate()
     }
 
-    @inline(__always) package var isPresent: Bool { unsafe stackPointer != nil }
-
     /// The stack, in place.
     package var stack: NetworkStack {
-        @inline(__always) unsafeAddress { unsafe UnsafePointer(stackPointer.unsafelyUnwrapped) }
-        @inline(__always) nonmutating unsafeMutableAddress { unsafe stackPointer.unsafelyUnwrapped }
+        @inline(__always) unsafeAddress { unsafe UnsafePointer(stackPointer) }
+        @inline(__always) nonmutating unsafeMutableAddress { unsafe stackPointer }
     }
 
     /// What is kept of the socket behind a queue.
     subscript(index: UInt32) -> NetworkSocket {
-        unsafeAddress { unsafe UnsafePointer(state.unsafelyUnwrapped.pointee.sockets.base + Int(index)) }
-        nonmutating unsafeMutableAddress { unsafe state.unsafelyUnwrapped.pointee.sockets.base + Int(index) }
+        unsafeAddress { unsafe UnsafePointer(state.pointee.sockets.base + Int(index)) }
+        nonmutating unsafeMutableAddress { unsafe state.pointee.sockets.base + Int(index) }
     }
 
     // MARK: - The device
 
     /// The device. The backend's reference keeps it alive: no call counts another.
     @inline(__always) private func device<Result>(_ body: (DeviceHandle) -> Result) -> Result {
-        unsafe state.unsafelyUnwrapped.pointee.device._withUnsafeGuaranteedRef(body)
+        unsafe state.pointee.device._withUnsafeGuaranteedRef(body)
     }
 
     package var capabilities: NetworkDeviceCapabilities { device { $0.capabilities } }
@@ -120,7 +122,7 @@ package struct NetworkBackend: ~Copyable {
     /// The same where a batch has come together.
     @inline(__always)
     func transmitBatch() {
-        if isPresent, unsafe stack.ip.outgoing.count >= state.unsafelyUnwrapped.pointee.batch { transmitSlowly() }
+        if isPresent, unsafe stack.ip.outgoing.count >= state.pointee.batch { transmitSlowly() }
     }
 
     @inline(never)
@@ -129,7 +131,7 @@ package struct NetworkBackend: ~Copyable {
     /// One burst from the device to the stack.
     @inline(__always)
     func receive(now: UInt64) {
-        let state = unsafe state.unsafelyUnwrapped
+        let state = unsafe state
         device { unsafe $0.receive(into: &state.pointee.burst) }
         if unsafe !state.pointee.burst.isEmpty { unsafe stack.receive(&state.pointee.burst, now: now) }
     }
@@ -137,13 +139,13 @@ package struct NetworkBackend: ~Copyable {
     /// The device's control work, where it is due.
     @inline(__always)
     func maintain(now: UInt64) {
-        if unsafe now >= state.unsafelyUnwrapped.pointee.maintenance { maintainSlowly(now: now) }
+        if unsafe now >= state.pointee.maintenance { maintainSlowly(now: now) }
     }
 
     @inline(never)
     private func maintainSlowly(now: UInt64) {
         let wanted = device { $0.maintain(now: now) }
-        unsafe state.unsafelyUnwrapped.pointee.maintenance = min(wanted, Clock.deadline(after: Self.maintenanceInterval, from: now))
+        unsafe state.pointee.maintenance = min(wanted, Clock.deadline(after: Self.maintenanceInterval, from: now))
     }
 
     // MARK: - Sleeping
@@ -166,6 +168,6 @@ package struct NetworkBackend: ~Copyable {
     func wake() {
         device { $0.wake() }
         // The event may have been one of the device's control channel.
-        unsafe state.unsafelyUnwrapped.pointee.maintenance = 0
+        unsafe state.pointee.maintenance = 0
     }
 }
