@@ -155,6 +155,8 @@ struct SimulatedDevice: NetworkDevice, ~Copyable {
     }
 
     mutating func receive(into burst: inout FrameBurst) {
+        // Apart: with the thread sanitizer the compiler (6.3.1) cannot make code for changing it through `self`.
+        let mailbox = mailbox
         var taken = 0
         while taken < mailbox.arrived.count, !burst.isFull {
             let frame = mailbox.arrived[taken]
@@ -170,6 +172,7 @@ struct SimulatedDevice: NetworkDevice, ~Copyable {
     }
 
     mutating func transmit(_ burst: inout FrameBurst) {
+        let mailbox = mailbox
         while !burst.isEmpty {
             var bytes = [UInt8](repeating: 0, count: burst.firstByteCount)
             _ = unsafe bytes.withUnsafeMutableBytes { unsafe burst.removeFirst(copyingTo: $0) }
