@@ -92,7 +92,9 @@ final class ScenarioWorld {
     }
 
     deinit {
+        // The hosts' stacks give back to the heap what they have, while it is the thread's.
         hosts = []
+        simulation.end()
         heap.resign()
     }
 
@@ -152,19 +154,19 @@ final class ScenarioWorld {
             let link = simulation.links[random.number(in: 0...simulation.links.count - 1)]
             let length = random.below(1 << UInt64(random.number(in: 24...32)))
             if random.chance(0.6) {
-                simulation.schedule(at: time) {
+                simulation.schedule(at: time) { [unowned self] in
                     link.isUp = false
-                    self.report.partitions += 1
-                    self.note("\(link.name) is down for \(length / 1_000_000) ms")
+                    report.partitions += 1
+                    note("\(link.name) is down for \(length / 1_000_000) ms")
                 }
                 simulation.schedule(at: time + length) { link.isUp = true }
             } else {
                 let size = random.number(in: 1280...1500)
                 let answers = random.chance(0.7)
-                simulation.schedule(at: time) {
+                simulation.schedule(at: time) { [unowned self] in
                     link.conditions.maximumTransmissionUnit = size
                     link.conditions.answersTooBig = answers
-                    self.note("\(link.name) carries \(size) bytes" + (answers ? "" : " and does not say so"))
+                    note("\(link.name) carries \(size) bytes" + (answers ? "" : " and does not say so"))
                 }
                 simulation.schedule(at: time + length) { link.conditions.maximumTransmissionUnit = 65_535 }
             }

@@ -3,8 +3,8 @@ import Demikernel
 /// One end of a connection of the scenario, as the program on its host sees it.
 final class ScenarioEnd {
     /// nil for a server that has not yet read who its client is.
-    var connection: ScenarioConnection?
-    let host: ScenarioHost
+    unowned var connection: ScenarioConnection?
+    unowned let host: ScenarioHost
     let isClient: Bool
     let socket: TCPSocket
     let tag: UInt32

@@ -41,7 +41,7 @@ public final class SimulatedHost: SimulatedNode {
     /// Why the program ended.
     public private(set) var failure: (any Error)?
 
-    private let simulation: Simulation
+    private weak let simulation: Simulation?
     private let system: LibOS
     private let mailbox: SimulatedDevice.Mailbox
     private var port: SimulatedPort?
@@ -69,7 +69,7 @@ public final class SimulatedHost: SimulatedNode {
         system = try LibOS.simulated(
             configuration, device: .holding(device), network: network,
             entropy: NetworkEntropy(seed: SimulationRandom.mix(simulation.seed ^ hardware << 16)), now: simulation.now)
-        schedule(at: simulation.now)
+        schedule()
     }
 
     /// The host's libOS, for the program. Elsewhere see ``use(_:)``.
@@ -81,7 +81,7 @@ public final class SimulatedHost: SimulatedNode {
     /// Calls `body` with the libOS, from outside of the program; the host takes a turn afterwards.
     public func use<Result>(_ body: (LibOS) throws -> Result) rethrows -> Result {
         system.makeCurrent()
-        defer { schedule(at: simulation.now) }
+        defer { schedule() }
         return try body(system)
     }
 
@@ -96,7 +96,9 @@ public final class SimulatedHost: SimulatedNode {
     }
 
     /// Has the program called again after that much virtual time, at the latest.
-    public func wake(after duration: Duration) { simulation.schedule(after: duration) { [weak self] in self?.turn(isForced: true) } }
+    public func wake(after duration: Duration) {
+        simulation?.schedule(after: duration) { [weak self] in self?.turn(isForced: true) }
+    }
 
     // MARK: - As a node
 
@@ -104,7 +106,7 @@ public final class SimulatedHost: SimulatedNode {
 
     public func receive(_ frame: [UInt8], from port: SimulatedPort) {
         mailbox.arrived.append(frame)
-        schedule(at: simulation.now)
+        schedule()
     }
 
     public func wake(ticket: UInt64) {
@@ -113,7 +115,10 @@ public final class SimulatedHost: SimulatedNode {
         turn(isForced: false)
     }
 
-    private func schedule(at time: UInt64) {
+    /// Has a turn taken at `time`, or now.
+    private func schedule(at time: UInt64? = nil) {
+        guard let simulation else { return }
+        let time = max(time ?? 0, simulation.now)
         if let wakeTime, wakeTime <= time { return }
         wakeTime = time
         ticket = simulation.wake(self, at: time)
@@ -122,19 +127,20 @@ public final class SimulatedHost: SimulatedNode {
     private var hasStarted = false
 
     private func turn(isForced: Bool) {
+        guard let simulation else { return }
         isInTurn = true
         let hasCompleted = system.turn(now: simulation.now)
         if hasCompleted || isForced || !hasStarted, failure == nil, let program {
             hasStarted = true
             do { try program(self) } catch { failure = error }
             // What it has submitted may go out, or complete, at once.
-            schedule(at: simulation.now)
+            schedule()
         }
         system.transmit()
         isInTurn = false
         for frame in mailbox.sent { port?.transmit(frame) }
         mailbox.sent.removeAll(keepingCapacity: true)
-        if let deadline = system.nextDeadline { schedule(at: max(deadline, simulation.now)) }
+        if let deadline = system.nextDeadline { schedule(at: deadline) }
     }
 }
 

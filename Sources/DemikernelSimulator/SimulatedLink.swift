@@ -20,8 +20,8 @@ public final class SimulatedLink {
             LinkDirection(simulation, number: number * 2, conditions), LinkDirection(simulation, number: number * 2 + 1, conditions)
         )
         let ports = (
-            SimulatedPort(number: directions.0.portNumber(at: first), link: self, outward: directions.0),
-            SimulatedPort(number: directions.1.portNumber(at: second), link: self, outward: directions.1)
+            SimulatedPort(number: directions.0.portNumber(at: first, of: simulation), link: self, outward: directions.0),
+            SimulatedPort(number: directions.1.portNumber(at: second, of: simulation), link: self, outward: directions.1)
         )
         directions.0.attach(to: second, port: ports.1, reverse: directions.1)
         directions.1.attach(to: first, port: ports.0, reverse: directions.0)
@@ -78,7 +78,7 @@ final class LinkDirection {
     private(set) var statistics = LinkStatistics()
     var observer: ((_ frame: [UInt8], _ time: UInt64) -> Void)?
 
-    private unowned let simulation: Simulation
+    private weak let simulation: Simulation?
     private let number: Int
     private var random: SimulationRandom
     private var target: (node: any SimulatedNode, port: SimulatedPort)?
@@ -102,13 +102,14 @@ final class LinkDirection {
     }
 
     /// The number of the port that is about to be connected to `node`.
-    func portNumber(at node: any SimulatedNode) -> Int {
+    func portNumber(at node: any SimulatedNode, of simulation: Simulation) -> Int {
         simulation.links.reduce(0) { $0 + $1.ends(at: node) }
     }
 
     fileprivate func leads(to node: any SimulatedNode) -> Bool { target?.node === node }
 
     func transmit(_ frame: [UInt8]) {
+        guard let simulation else { return }
         statistics.sentFrames += 1
         statistics.sentBytes += UInt64(frame.count)
         // Every draw is made for every frame, so that a change of one condition leaves the others' history alone.
@@ -122,13 +123,15 @@ final class LinkDirection {
         guard conditions.isUp else { return statistics.droppedByPartition += 1 }
         guard frame.packetByteCount <= conditions.maximumTransmissionUnit else {
             statistics.droppedBySize += 1
-            if conditions.answersTooBig, let answer = frame.tooBigAnswer(mtu: conditions.maximumTransmissionUnit) { reverse?.arrive(answer) }
+            if conditions.answersTooBig, let answer = frame.tooBigAnswer(mtu: conditions.maximumTransmissionUnit) {
+                reverse?.arrive(answer, in: simulation)
+            }
             return
         }
         guard !isLost else { return statistics.lost += 1 }
         guard !isLostInBurst else { return statistics.lostInBursts += 1 }
         var frame = frame
-        guard let departure = depart(&frame) else { return statistics.droppedByQueue += 1 }
+        guard let departure = depart(&frame, at: simulation.now) else { return statistics.droppedByQueue += 1 }
         if isCorrupted {
             statistics.corrupted += 1
             guard frame.corrupt(draw) else { return }
@@ -155,8 +158,7 @@ final class LinkDirection {
     }
 
     /// Waits for the wire: answers when the frame's last bit has left; nil where there is no room to wait.
-    private func depart(_ frame: inout [UInt8]) -> UInt64? {
-        let now = simulation.now
+    private func depart(_ frame: inout [UInt8], at now: UInt64) -> UInt64? {
         guard let speed = conditions.bitsPerSecond, speed > 0 else { return now }
         let start = max(now, busyUntil)
         let waiting = Int(clamping: scaled(start - now, by: speed, over: 8_000_000_000))
@@ -167,11 +169,11 @@ final class LinkDirection {
     }
 
     /// The frame's arrival without conditions: for answers that the link itself gives.
-    fileprivate func arrive(_ frame: [UInt8]) {
+    fileprivate func arrive(_ frame: [UInt8], in simulation: Simulation) {
         simulation.arrive(frame, at: simulation.now &+ conditions.delayNanoseconds, through: self)
     }
 
-    func deliver(_ frame: [UInt8]) {
+    func deliver(_ frame: [UInt8], in simulation: Simulation) {
         guard conditions.isUp else { return statistics.droppedByPartition += 1 }
         statistics.deliveredFrames += 1
         statistics.deliveredBytes += UInt64(frame.count)

@@ -20,10 +20,16 @@ extension SimulatedNode {
 public struct SimulatedPort {
     /// Its number at its node.
     public let number: Int
-    /// The link that it is an end of.
-    public let link: SimulatedLink
-    let outward: LinkDirection
+    /// The link that it is an end of; nil when the simulation, which owns links and through them the nodes, is no more.
+    public private(set) weak var link: SimulatedLink?
+    private weak var outward: LinkDirection?
+
+    init(number: Int, link: SimulatedLink, outward: LinkDirection) {
+        self.number = number
+        self.link = link
+        self.outward = outward
+    }
 
     /// Sends a frame into the link.
-    public func transmit(_ frame: [UInt8]) { outward.transmit(frame) }
+    public func transmit(_ frame: [UInt8]) { outward?.transmit(frame) }
 }

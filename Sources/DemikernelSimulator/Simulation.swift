@@ -19,6 +19,8 @@ import Demikernel
 ///
 /// **Order.** Events of one moment happen in the order in which they were caused. Nodes take no time to think: a frame that is answered is
 /// answered at the moment of its arrival.
+///
+/// **Ownership.** A simulation owns its links, and they the nodes that they connect. Nodes that outlive it send into nothing.
 public final class Simulation {
     /// What everything by chance follows from.
     public let seed: UInt64
@@ -57,6 +59,12 @@ public final class Simulation {
         return link
     }
 
+    /// Lets go of the links, the nodes, and all that was to happen.
+    func end() {
+        links = []
+        events = EventQueue()
+    }
+
     // MARK: - Running
 
     /// Lets the next event happen. False where there is none left.
@@ -66,7 +74,7 @@ public final class Simulation {
         now = max(now, entry.time)
         stepCount += 1
         switch entry.event {
-        case .arrival(let direction, let frame): direction.deliver(frame)
+        case .arrival(let direction, let frame): direction.deliver(frame, in: self)
         case .wake(let node, let ticket): node.wake(ticket: ticket)
         case .action(let body): body()
         }

@@ -5,7 +5,7 @@ package import Demikernel
 /// All stacks of one simulation share one heap, whose objects are all given back in the end. Its program is called back with events.
 package final class StackHost: SimulatedNode {
     package let name: String
-    package let simulation: Simulation
+    package unowned let simulation: Simulation
     /// What happens on its sockets.
     package var onEvent: ((SocketEvent) -> Void)?
     /// After each turn: what the program does of its own accord.

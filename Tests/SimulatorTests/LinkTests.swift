@@ -3,7 +3,7 @@ import Testing
 
 /// Notes what arrives and when.
 final class Recorder: SimulatedNode {
-    let simulation: Simulation
+    unowned let simulation: Simulation
     var ports: [SimulatedPort] = []
     var arrivals: [(time: UInt64, frame: [UInt8])] = []
 

@@ -40,6 +40,10 @@ extension Core {
         }
     }
 
+    /// The same now. Out of line: the clock's registers would cost every poll of a task of another kind.
+    @inline(never)
+    mutating func pollNetworkSocket(_ index: UInt32) { pollNetworkSocket(index, now: readTime()) }
+
     // MARK: - Sleeping
 
     /// Gets the device ready for a sleep until `limit` at the latest, which it may bring forward. False where there is no time to sleep.

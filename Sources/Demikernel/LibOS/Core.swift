@@ -214,7 +214,7 @@ package struct Core: ~Copyable {
         // Pushes and pops of a memory queue complete each other.
         case .memory: break
         case .kernelStream, .kernelListener, .kernelDatagram: pollKernelSocket(index, regardless: true)
-        case .networkStream, .networkListener, .networkDatagram: pollNetworkSocket(index, now: readTime())
+        case .networkStream, .networkListener, .networkDatagram: pollNetworkSocket(index)
         case .kernelFile: pollFile(index)
         }
     }

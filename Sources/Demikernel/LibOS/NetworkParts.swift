@@ -39,14 +39,15 @@ package struct NetworkParts {
         }
     }
 
-    /// Waits a moment for a server that is there already: frames that are sent before the link is up are lost. One that comes later is found
-    /// while the libOS runs.
+    /// Waits a moment for a server that is there already, and longer for one that has begun to answer: frames that are sent before the link is up
+    /// are lost. One that comes later is found while the libOS runs.
     private static func findServer(_ device: inout MemifDevice) {
         var clock = Clock(.system)
-        let deadline = clock.now() &+ 100_000_000
-        while clock.now() < deadline {
+        let start = clock.now()
+        while clock.now() < start &+ (device.phase == .handshake ? MemifLimits.handshakeNanoseconds : MemifLimits.reconnectNanoseconds) {
             _ = device.maintain(now: clock.now())
             if device.isConnected { return }
+            // A handshake takes a few turns of the other process; the wait is short, and ends with the start.
             usleep(50)
         }
     }

@@ -162,7 +162,7 @@ private let millisecond: UInt64 = 1_000_000
             world.run(for: second)
             let before = world.information(0, client).congestionWindow
             // What follows is marked on its way.
-            world.link = { frame in
+            world.link = { [unowned world] frame in
                 guard frame.direction == 0, frame.payloadLength > 0, frame.bytes[15] & 3 == 2 else { return [50_000] }
                 var marked = frame
                 marked.bytes[15] |= 3
@@ -188,7 +188,7 @@ private let millisecond: UInt64 = 1_000_000
         let world = try TCPWorld()
         let (client, server, _) = try world.open()
         let data = bytes(20_000)
-        world.link = { frame in
+        world.link = { [unowned world] frame in
             guard frame.direction == 0, frame.bytes.count > 14 + 1_000 else { return [50_000] }
             // The router's error, in short: the quoted header.
             let quoted = Array(frame.bytes[34..<42])
