@@ -110,16 +110,9 @@ final class ScenarioWorld {
         report.failure = ScenarioFailure(seed: settings.seed, time: simulation.now, what: what, replay: Self.replay(settings))
         note("FAILED: " + what)
         for host in hosts {
-            let (ip, tcp) = host.stack.ask { ($0.ip.counters, $0.tcp.counters) }
-            note("\(host.stack.name) ip: \(Self.nonzero(ip)) tcp: \(Self.nonzero(tcp))")
+            let counters = host.stack.ask { NetworkStatistics.list($0.ip.counters, "ip") + NetworkStatistics.list($0.tcp.counters, "tcp") }
+            note("\(host.stack.name): " + counters.filter { $0.value != 0 }.map { "\($0.layer) \($0.name) \($0.value)" }.joined(separator: ", "))
         }
-    }
-
-    private static func nonzero(_ counters: Any) -> String {
-        Mirror(reflecting: counters).children.compactMap { child in
-            guard let label = child.label, let value = child.value as? UInt64, value != 0 else { return nil }
-            return "\(label) \(value)"
-        }.joined(separator: ", ")
     }
 
     /// A line for whoever watches.

@@ -6,6 +6,9 @@ import CDemikernelShims
 ///
 /// Invariant: `words` is 256 bytes that begin a cache line, `slots` holds `mask + 1` frames, both until ``deallocate()``. The frames from the
 /// consumer's position to the producer's are initialised and theirs.
+///
+/// Sendable unchecked, because the compiler does not see that its two ends, which may be on two threads, share `words` by atomic operations alone,
+/// and a slot only after one end has published it to the other.
 @safe struct FrameRing: BitwiseCopyable, @unchecked Sendable {
     private let words: UnsafeMutablePointer<UInt64>
     private let slots: UnsafeMutablePointer<Frame>

@@ -65,10 +65,10 @@ package struct FrameText: CustomStringConvertible {
             guard let datagram = UDPHeaderView(bytes) else { return "\(ends.text()), bad UDP" }
             return "\(ends.text(datagram.sourcePort, datagram.destinationPort)), UDP \(datagram.payloadLength)"
         case .icmp:
-            guard let message = ICMPv4View(bytes) else { return "\(ends.text()), bad ICMP" }
+            guard let message = ICMPView(bytes) else { return "\(ends.text()), bad ICMP" }
             return "\(ends.text()), ICMP type \(message.type) code \(message.code)"
         case .icmpv6:
-            guard let message = ICMPv6View(bytes) else { return "\(ends.text()), bad ICMPv6" }
+            guard let message = ICMPView(bytes) else { return "\(ends.text()), bad ICMPv6" }
             return "\(ends.text()), ICMPv6 type \(message.type) code \(message.code)"
         default: return "\(ends.text()), protocol \(number.rawValue)"
         }

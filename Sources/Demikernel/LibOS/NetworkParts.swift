@@ -47,7 +47,7 @@ package struct NetworkParts {
         while clock.now() < start &+ (device.phase == .handshake ? MemifLimits.handshakeNanoseconds : MemifLimits.reconnectNanoseconds) {
             _ = device.maintain(now: clock.now())
             if device.isConnected { return }
-            // A handshake takes a few turns of the other process; the wait is short, and ends with the start.
+            // The other process wants its turns, of which a handshake takes a few; nothing else runs yet in this one.
             usleep(50)
         }
     }
@@ -76,6 +76,7 @@ package struct NetworkParts {
 ///
 /// An end that waits has not been touched by any thread, and is taken out under the lock: it is only ever one thread's.
 private enum CatloopPairs {
+    /// Sendable unchecked for that reason: the compiler sees a class with a variable.
     private final class Waiting: @unchecked Sendable {
         var pair: RingPair
         init(_ pair: consuming RingPair) { self.pair = pair }

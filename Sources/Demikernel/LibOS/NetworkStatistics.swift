@@ -20,8 +20,8 @@ public struct NetworkStatistics: Sendable {
     /// One counter; nil where there is none of that name.
     public subscript(layer: String, name: String) -> UInt64? { counters.first { $0.layer == layer && $0.name == name }?.value }
 
-    /// The numbers that `counters`, a structure of them, has.
-    static func list(_ counters: Any, _ layer: String) -> [Counter] {
+    /// The numbers that `counters`, a structure of them, has, by their names.
+    package static func list(_ counters: Any, _ layer: String) -> [Counter] {
         Mirror(reflecting: counters).children.compactMap { child in
             guard let name = child.label, let value = child.value as? UInt64 else { return nil }
             return Counter(layer: layer, name: name, value: value)

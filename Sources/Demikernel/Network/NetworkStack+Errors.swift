@@ -7,7 +7,7 @@ extension NetworkStack {
         defer { packet.frame.release() }
         let bytes = packet.frame.packet
         guard packet.destination.isIPv4 else { return receiveErrorIPv6(bytes, now: now) }
-        guard let view = ICMPv4View(bytes), let quoted = QuotedPacket(ipv4: view.payload) else { return ip.counters.icmpMalformed &+= 1 }
+        guard let view = ICMPView(bytes), let quoted = QuotedPacket(ipv4: view.payload) else { return ip.counters.icmpMalformed &+= 1 }
         switch ICMPv4(view) {
         case .destinationUnreachable(.fragmentationNeeded, let nextHopMTU):
             reportTooBig(quoted, length: Int(view.payload.load16(2)), mtu: Int(nextHopMTU), now: now)
@@ -19,7 +19,7 @@ extension NetworkStack {
     }
 
     private mutating func receiveErrorIPv6(_ bytes: PacketBytes, now: UInt64) {
-        guard let view = ICMPv6View(bytes), let quoted = QuotedPacket(ipv6: view.payload) else { return ip.counters.icmpMalformed &+= 1 }
+        guard let view = ICMPView(bytes), let quoted = QuotedPacket(ipv6: view.payload) else { return ip.counters.icmpMalformed &+= 1 }
         switch ICMPv6(view) {
         case .packetTooBig(let mtu):
             reportTooBig(quoted, length: Int(view.payload.load16(4)) + IPv6Header.byteCount, mtu: Int(mtu), now: now)

@@ -1,23 +1,3 @@
-/// An ICMP message as it lies in a packet. RFC 792.
-package struct ICMPv4View: BitwiseCopyable {
-    package let bytes: PacketBytes
-
-    /// Fails where there are less than 8 bytes. Takes all of the packet's payload.
-    @inline(__always) package init?(_ bytes: PacketBytes) {
-        guard bytes.count >= ICMPv4.byteCount else { return nil }
-        self.bytes = bytes
-    }
-
-    @inline(__always) package var type: UInt8 { bytes.load8(0) }
-    @inline(__always) package var code: UInt8 { bytes.load8(1) }
-    @inline(__always) package var checksum: UInt16 { bytes.load16(2) }
-    /// The header's last four bytes, whose meaning is the type's.
-    @inline(__always) package var rest: UInt32 { bytes.load32(4) }
-    /// What follows the header: the echoed data, or the beginning of the packet that an error is about (`QuotedPacket`).
-    @inline(__always) package var payload: PacketBytes { bytes.slice(from: ICMPv4.byteCount) }
-    @inline(__always) package var checksumIsValid: Bool { InternetChecksum.isValid(InternetChecksum.sum(bytes)) }
-}
-
 /// The header of an ICMP message. RFC 792.
 package enum ICMPv4: BitwiseCopyable, Hashable, Sendable {
     /// RFC 792; RFC 1122, section 3.2.2.1. Others stay as they are.
@@ -44,7 +24,7 @@ package enum ICMPv4: BitwiseCopyable, Hashable, Sendable {
     /// What this stack does not speak.
     case other(type: UInt8, code: UInt8, rest: UInt32)
 
-    package init(_ view: ICMPv4View) {
+    package init(_ view: ICMPView) {
         let rest = view.rest
         let upper = UInt16(truncatingIfNeeded: rest &>> 16)
         let lower = UInt16(truncatingIfNeeded: rest)

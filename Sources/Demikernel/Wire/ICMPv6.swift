@@ -1,30 +1,3 @@
-/// An ICMPv6 message as it lies in a packet. RFC 4443, section 2.1.
-package struct ICMPv6View: BitwiseCopyable {
-    package let bytes: PacketBytes
-
-    /// Fails where there are less than 8 bytes. Takes all of the upper layer's bytes.
-    @inline(__always) package init?(_ bytes: PacketBytes) {
-        guard bytes.count >= ICMPv6.byteCount else { return nil }
-        self.bytes = bytes
-    }
-
-    @inline(__always) package var type: UInt8 { bytes.load8(0) }
-    @inline(__always) package var code: UInt8 { bytes.load8(1) }
-    @inline(__always) package var checksum: UInt16 { bytes.load16(2) }
-    /// The header's last four bytes, whose meaning is the type's.
-    @inline(__always) package var rest: UInt32 { bytes.load32(4) }
-    /// What follows the header: the echoed data, or the beginning of the packet that an error is about (`QuotedPacket`).
-    @inline(__always) package var payload: PacketBytes { bytes.slice(from: ICMPv6.byteCount) }
-    /// Whether `NDPMessage` reads on: types 133 ... 137.
-    @inline(__always) package var isNeighbourDiscovery: Bool { type >= 133 && type <= 137 }
-
-    /// The checksum covers the addresses. RFC 4443, section 2.3.
-    @inline(__always) package func checksumIsValid(source: IPAddress, destination: IPAddress) -> Bool {
-        let pseudo = InternetChecksum.pseudoHeader(source: source, destination: destination, ipProtocol: .icmpv6, length: bytes.count)
-        return InternetChecksum.isValid(InternetChecksum.sum(bytes, initial: pseudo))
-    }
-}
-
 /// The header of an ICMPv6 message. RFC 4443. Neighbour discovery is `NDPMessage`'s, and `other` here.
 package enum ICMPv6: BitwiseCopyable, Hashable, Sendable {
     /// RFC 4443, section 3.1. Others stay as they are.
@@ -61,7 +34,7 @@ package enum ICMPv6: BitwiseCopyable, Hashable, Sendable {
     /// are unknown. RFC 4443, section 2.4.
     case other(type: UInt8, code: UInt8, rest: UInt32)
 
-    package init(_ view: ICMPv6View) {
+    package init(_ view: ICMPView) {
         let rest = view.rest
         let upper = UInt16(truncatingIfNeeded: rest &>> 16)
         let lower = UInt16(truncatingIfNeeded: rest)

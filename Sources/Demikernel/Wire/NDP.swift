@@ -66,7 +66,7 @@ extension NDPMessage {
 
     /// Fails where the message is none of these four, is too short, has another code than 0, a target that cannot be (a group, an
     /// IPv4-mapped address), or an option that is malformed: such messages are dropped. RFC 4861, sections 6.1 and 7.1.
-    package init?(_ view: ICMPv6View) {
+    package init?(_ view: ICMPView) {
         let bytes = view.bytes
         guard view.code == 0 else { return nil }
         switch view.type {

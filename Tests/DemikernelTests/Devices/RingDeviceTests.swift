@@ -234,7 +234,7 @@ import Testing
     }
 }
 
-/// Passes an end of a pair to another thread.
+/// Passes an end of a pair to another thread. Sendable unchecked: the test reads it again only after that thread was joined.
 private final class OtherEnd: @unchecked Sendable {
     var device: RingDevice?
     var echoed = 0

@@ -105,10 +105,10 @@ import TestSupport
     @Test func `counters are listed with their names`() throws {
         var host = try NetworkHost()
         host.receive(datagram([1], link: Peer.mac))
-        let list = host.stack.ip.counters.list
+        let list = NetworkStatistics.list(host.stack.ip.counters, "ip")
         #expect(list.count == MemoryLayout<NetworkCounters>.size / 8)
-        #expect(list.contains { "\($0.name)" == "framesForOthers" && $0.value == 1 })
-        #expect(host.stack.udp.counters.list.count == MemoryLayout<UDPCounters>.size / 8)
+        #expect(list.contains { $0.layer == "ip" && $0.name == "framesForOthers" && $0.value == 1 })
+        #expect(NetworkStatistics.list(host.stack.udp.counters, "udp").count == MemoryLayout<UDPCounters>.size / 8)
         #expect(host.end() == 0)
     }
 }

@@ -157,17 +157,17 @@ struct SentFrame {
     /// The message, where its checksum is right.
     var icmpv4: ICMPv4? {
         guard ipv4?.ipProtocol == .icmp else { return nil }
-        return withPacket(content) { ICMPv4View($0).flatMap { $0.checksumIsValid ? ICMPv4($0) : nil } }
+        return withPacket(content) { ICMPView($0).flatMap { $0.checksumIsValid ? ICMPv4($0) : nil } }
     }
     var icmpv6: ICMPv6? {
         guard let header = ipv6, header.nextHeader == .icmpv6 else { return nil }
         return withPacket(content) { view in
-            ICMPv6View(view).flatMap { $0.checksumIsValid(source: header.source, destination: header.destination) ? ICMPv6($0) : nil }
+            ICMPView(view).flatMap { $0.checksumIsValid(source: header.source, destination: header.destination) ? ICMPv6($0) : nil }
         }
     }
     var ndp: NDPMessage? {
         guard let header = ipv6, header.nextHeader == .icmpv6, icmpv6 != nil else { return nil }
-        return withPacket(content) { ICMPv6View($0).flatMap { NDPMessage($0) } }
+        return withPacket(content) { ICMPView($0).flatMap { NDPMessage($0) } }
     }
     /// What an ICMP error quotes.
     var quoted: [UInt8] { Array(content.dropFirst(8)) }

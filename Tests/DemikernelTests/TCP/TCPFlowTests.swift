@@ -20,12 +20,7 @@ private let millisecond: UInt64 = 1_000_000
         #expect(world.state(0, client) == .established)
         #expect(world.counters(0).windowProbes > 4)
         #expect(world.information(1, server).bytesUnread <= 8_192 + 1_460)
-        var got: [UInt8] = []
-        world.run(for: 600 * second) {
-            got += world.readAll(1, server)
-            return got.count == data.count
-        }
-        #expect(got == data)
+        #expect(world.read(data.count, 1, server, within: 600 * second) == data)
     }
 
     @Test func `a closed window of a peer that is gone is given up (RFC 1122, section 4.2.2.17)`() throws {
@@ -207,12 +202,7 @@ private let millisecond: UInt64 = 1_000_000
         let (client, server, _) = try world.open()
         let data = bytes(50_000)
         #expect(world.send(0, client, data) == .taken)
-        var got: [UInt8] = []
-        world.run(for: 10 * second) {
-            got += world.readAll(1, server)
-            return got.count == data.count
-        }
-        #expect(got == data)
+        #expect(world.read(data.count, 1, server, within: 10 * second) == data)
         #expect(world.information(0, client).maximumSegmentSize == 1_500 - 60 - 12)
     }
 }

@@ -119,12 +119,7 @@ private let millisecond: UInt64 = 1_000_000
         }
         let data = bytes(200_000)
         #expect(world.send(0, client, data) == .taken)
-        var got: [UInt8] = []
-        world.run(for: 20 * second) {
-            got += world.readAll(1, server)
-            return got.count == data.count
-        }
-        #expect(got == data)
+        #expect(world.read(data.count, 1, server, within: 20 * second) == data)
         #expect(world.counters(0).retransmittedSegments < 20)
     }
 
@@ -196,12 +191,7 @@ private let millisecond: UInt64 = 1_000_000
             return []
         }
         #expect(world.send(0, client, data) == .taken)
-        var got: [UInt8] = []
-        world.run(for: 20 * second) {
-            got += world.readAll(1, server)
-            return got.count == data.count
-        }
-        #expect(got == data)
+        #expect(world.read(data.count, 1, server, within: 20 * second) == data)
         #expect(world.information(0, client).maximumSegmentSize == 1_000 - 52)
         #expect(world.counters(0).retransmissionTimeouts == 0)
     }
@@ -212,12 +202,7 @@ private let millisecond: UInt64 = 1_000_000
         world.link = { frame in frame.bytes.count > 14 + 1_280 ? [] : [50_000] }
         let data = bytes(20_000)
         #expect(world.send(0, client, data) == .taken)
-        var got: [UInt8] = []
-        world.run(for: 200 * second) {
-            got += world.readAll(1, server)
-            return got.count == data.count
-        }
-        #expect(got == data)
+        #expect(world.read(data.count, 1, server, within: 200 * second) == data)
         #expect(world.counters(0).pathMTUReductions > 0)
     }
 }

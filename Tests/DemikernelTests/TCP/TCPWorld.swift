@@ -291,6 +291,16 @@ final class TCPWorld {
         return all
     }
 
+    /// What has come when it is `count` bytes, nothing happens any more, or the time is up.
+    func read(_ count: Int, _ host: Int, _ socket: TCPSocket, within limit: UInt64) -> [UInt8] {
+        var all: [UInt8] = []
+        run(for: limit) {
+            all += readAll(host, socket)
+            return all.count >= count
+        }
+        return all
+    }
+
     func shutdown(_ host: Int, _ socket: TCPSocket) {
         hosts[host].stack.shutdown(socket, now)
     }

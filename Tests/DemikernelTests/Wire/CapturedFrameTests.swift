@@ -115,7 +115,7 @@ import TestSupport
         try withPacket(frame) { packet in
             let ethernet = try #require(EthernetHeaderView(packet))
             let (payload, _, _) = try addresses(ethernet)
-            let view = try #require(ICMPv4View(payload))
+            let view = try #require(ICMPView(payload))
             #expect(view.checksumIsValid)
             let message = ICMPv4(view)
             if frame == Self.portUnreachable {
@@ -143,7 +143,7 @@ import TestSupport
         try withPacket(frame) { packet in
             let ethernet = try #require(EthernetHeaderView(packet))
             let (payload, source, destination) = try addresses(ethernet)
-            let view = try #require(ICMPv6View(payload))
+            let view = try #require(ICMPView(payload))
             #expect(view.checksumIsValid(source: source, destination: destination))
             if destination.isMulticast { #expect(ethernet.destination == .ipv6Multicast(destination)) }
             let again = written(frame.count) { target in
@@ -163,13 +163,13 @@ import TestSupport
 
     @Test func `what neighbour discovery says`() throws {
         let target = try #require(IPAddress("2001:db8::2"))
-        let message = try withPacket(Self.neighbourAdvertisement) { NDPMessage(try #require(ICMPv6View($0.slice(from: 54)))) }
+        let message = try withPacket(Self.neighbourAdvertisement) { NDPMessage(try #require(ICMPView($0.slice(from: 54)))) }
         #expect(
             message
                 == .neighbourAdvertisement(
                     .init(target: target, isRouter: false, isSolicited: true, overrides: true),
                     NDPOptions(targetLinkLayerAddress: MACAddress(0x0200_0000_0002))))
-        let question = try withPacket(Self.neighbourSolicitation) { NDPMessage(try #require(ICMPv6View($0.slice(from: 54)))) }
+        let question = try withPacket(Self.neighbourSolicitation) { NDPMessage(try #require(ICMPView($0.slice(from: 54)))) }
         #expect(question == .neighbourSolicitation(target: target, NDPOptions(sourceLinkLayerAddress: MACAddress(0x0200_0000_0001))))
     }
 
@@ -182,7 +182,7 @@ import TestSupport
                 Issue.record("\(outcome)")
                 return
             }
-            let report = try #require(ICMPv6View(view.payload.slice(from: 8)))
+            let report = try #require(ICMPView(view.payload.slice(from: 8)))
             #expect(report.checksumIsValid(source: view.source, destination: view.destination))
             #expect(report.type == 143)
         }

@@ -36,12 +36,12 @@ import TestSupport
                 message.emit(into: packet)
             }
             withPacket(bytes) { packet in
-                let view = ICMPv4View(packet)
+                let view = ICMPView(packet)
                 #expect(view.map { ICMPv4($0) } == message)
                 #expect(view?.checksumIsValid == true)
                 #expect(view?.payload.count == payload.count)
             }
-            #expect(lengthsAccepted(of: bytes, below: 8) { ICMPv4View($0) == nil } == [])
+            #expect(lengthsAccepted(of: bytes, below: 8) { ICMPView($0) == nil } == [])
         }
     }
 
@@ -56,14 +56,14 @@ import TestSupport
                 message.emit(into: packet, source: source, destination: destination)
             }
             withPacket(bytes) { packet in
-                let view = ICMPv6View(packet)
+                let view = ICMPView(packet)
                 #expect(view.map { ICMPv6($0) } == message)
                 #expect(view?.checksumIsValid(source: source, destination: destination) == true)
                 // The addresses are covered; their order is not, by the sum's nature.
                 let other = IPAddress(high: source.high, low: source.low ^ 0x0100)
                 #expect(view?.checksumIsValid(source: other, destination: destination) == false)
             }
-            #expect(lengthsAccepted(of: bytes, below: 8) { ICMPv6View($0) == nil } == [])
+            #expect(lengthsAccepted(of: bytes, below: 8) { ICMPView($0) == nil } == [])
         }
     }
 
@@ -115,7 +115,7 @@ import TestSupport
             let (source, destination) = (generator.ipv6(), generator.ipv6())
             let bytes = written(message.byteCount) { message.emit(into: $0, source: source, destination: destination) }
             withPacket(bytes) { packet in
-                let view = ICMPv6View(packet)
+                let view = ICMPView(packet)
                 #expect(view.flatMap { NDPMessage($0) } == message)
                 #expect(view?.isNeighbourDiscovery == true)
                 #expect(view?.checksumIsValid(source: source, destination: destination) == true)
@@ -123,7 +123,7 @@ import TestSupport
             // Cut between options a message is whole, with fewer of them; anywhere else it is refused.
             let withoutOptions = message.byteCount - message.options.byteCount
             for length in 0..<bytes.count {
-                let parsed = withPacket(Array(bytes[..<length])) { ICMPv6View($0).flatMap { NDPMessage($0) } }
+                let parsed = withPacket(Array(bytes[..<length])) { ICMPView($0).flatMap { NDPMessage($0) } }
                 if length < withoutOptions || length % 8 != 0 { #expect(parsed == nil) }
                 if let parsed { #expect(parsed.byteCount == length) }
             }
@@ -134,9 +134,9 @@ import TestSupport
         let message = NDPMessage.routerSolicitation(NDPOptions(sourceLinkLayerAddress: MACAddress(5)))
         var bytes = written(message.byteCount) { message.emit(into: $0, source: .ipv6Unspecified, destination: .allRouters) }
         bytes[9] = 0
-        #expect(withPacket(bytes) { ICMPv6View($0).flatMap { NDPMessage($0) } } == nil)
+        #expect(withPacket(bytes) { ICMPView($0).flatMap { NDPMessage($0) } } == nil)
         bytes[9] = 2
-        #expect(withPacket(bytes) { ICMPv6View($0).flatMap { NDPMessage($0) } } == nil)
+        #expect(withPacket(bytes) { ICMPView($0).flatMap { NDPMessage($0) } } == nil)
     }
 
     @Test func `unknown options are passed over, prefixes beyond the fourth dropped`() throws {
@@ -163,7 +163,7 @@ import TestSupport
         func isRefused(_ change: (inout [UInt8]) -> Void) -> Bool {
             var bytes = bytes
             change(&bytes)
-            return withPacket(bytes) { ICMPv6View($0).flatMap { NDPMessage($0) } == nil }
+            return withPacket(bytes) { ICMPView($0).flatMap { NDPMessage($0) } == nil }
         }
         #expect(!isRefused { _ in })
         #expect(isRefused { $0[1] = 1 })
@@ -183,7 +183,7 @@ import TestSupport
                 bytes[offset] = UInt8.random(in: 0...6, using: &generator)
                 bytes[offset + 1] = UInt8.random(in: 0...4, using: &generator)
             }
-            let parsed = withPacket(bytes) { ICMPv6View($0).flatMap { NDPMessage($0) } }
+            let parsed = withPacket(bytes) { ICMPView($0).flatMap { NDPMessage($0) } }
             if let parsed { #expect(parsed.byteCount <= bytes.count && bytes.count % 8 == 0) }
         }
     }

@@ -62,12 +62,12 @@ import TestSupport
             _ = (UDPHeader(view), view.checksumIsValid(pseudoHeader: pseudo))
             return view.payload.count
         case .icmp:
-            guard let view = ICMPv4View(bytes) else { return 0 }
+            guard let view = ICMPView(bytes) else { return 0 }
             _ = (ICMPv4(view), view.checksumIsValid)
             if let quoted = QuotedPacket(ipv4: view.payload) { _ = (quoted.sourcePort, quoted.destinationPort, quoted.sequenceNumber) }
             return view.payload.count
         case .icmpv6:
-            guard let view = ICMPv6View(bytes) else { return 0 }
+            guard let view = ICMPView(bytes) else { return 0 }
             _ = (ICMPv6(view), NDPMessage(view), view.checksumIsValid(source: source, destination: destination))
             if let quoted = QuotedPacket(ipv6: view.payload) { _ = (quoted.sourcePort, quoted.destinationPort, quoted.sequenceNumber) }
             return view.payload.count

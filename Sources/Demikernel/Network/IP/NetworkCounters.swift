@@ -65,35 +65,3 @@ package struct NetworkCounters: BitwiseCopyable, Sendable {
 
     package init() {}
 }
-
-// MARK: - Listing
-
-extension NetworkCounters {
-    /// Every counter with its name, for tools. Allocates.
-    package var list: [(name: StaticString, value: UInt64)] {
-        [
-            ("framesReceived", framesReceived), ("framesSent", framesSent), ("framesLooped", framesLooped),
-            ("framesForOthers", framesForOthers), ("framesMalformed", framesMalformed), ("framesOfOtherVLANs", framesOfOtherVLANs),
-            ("framesOfUnknownType", framesOfUnknownType), ("transmitDrops", transmitDrops), ("allocationFailures", allocationFailures),
-            ("packetsReceived", packetsReceived), ("packetsMalformed", packetsMalformed), ("packetsBadChecksum", packetsBadChecksum),
-            ("packetsBadSource", packetsBadSource), ("packetsForOthers", packetsForOthers), ("packetsSourceRouted", packetsSourceRouted),
-            ("packetsUnknownProtocol", packetsUnknownProtocol), ("packetsBadExtension", packetsBadExtension),
-            ("packetsTooBig", packetsTooBig), ("packetsUnroutable", packetsUnroutable), ("fragmentsReceived", fragmentsReceived),
-            ("fragmentsDropped", fragmentsDropped), ("fragmentsSent", fragmentsSent), ("datagramsReassembled", datagramsReassembled),
-            ("datagramsFragmented", datagramsFragmented), ("reassemblyTimeouts", reassemblyTimeouts),
-            ("reassemblyOverlaps", reassemblyOverlaps), ("reassemblyLimits", reassemblyLimits), ("arpReceived", arpReceived),
-            ("arpMalformed", arpMalformed), ("arpRequestsSent", arpRequestsSent), ("arpRepliesSent", arpRepliesSent),
-            ("arpUnsolicited", arpUnsolicited), ("addressConflicts", addressConflicts), ("ndpReceived", ndpReceived),
-            ("ndpMalformed", ndpMalformed), ("ndpSolicitationsSent", ndpSolicitationsSent),
-            ("ndpAdvertisementsSent", ndpAdvertisementsSent), ("ndpUnsolicited", ndpUnsolicited),
-            ("routerAdvertisementsIgnored", routerAdvertisementsIgnored), ("neighboursFailed", neighboursFailed),
-            ("neighboursEvicted", neighboursEvicted), ("neighbourTableFull", neighbourTableFull), ("pendingDrops", pendingDrops),
-            ("icmpReceived", icmpReceived), ("icmpMalformed", icmpMalformed), ("icmpBadChecksum", icmpBadChecksum),
-            ("icmpErrorsReceived", icmpErrorsReceived), ("icmpErrorsIgnored", icmpErrorsIgnored), ("icmpErrorsSent", icmpErrorsSent),
-            ("icmpErrorsLimited", icmpErrorsLimited), ("icmpRedirectsIgnored", icmpRedirectsIgnored), ("icmpIgnored", icmpIgnored),
-            ("echoRequestsReceived", echoRequestsReceived), ("echoRequestsSent", echoRequestsSent),
-            ("echoRepliesReceived", echoRepliesReceived), ("echoRepliesSent", echoRepliesSent), ("echoRepliesLimited", echoRepliesLimited),
-            ("pathMTUUpdates", pathMTUUpdates),
-        ]
-    }
-}

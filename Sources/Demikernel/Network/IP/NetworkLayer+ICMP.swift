@@ -5,7 +5,7 @@ extension NetworkLayer {
 
     mutating func receiveICMPv4(_ packet: ReceivedPacket, now: UInt64) -> Arrival {
         counters.icmpReceived &+= 1
-        guard let view = ICMPv4View(packet.frame.packet) else {
+        guard let view = ICMPView(packet.frame.packet) else {
             counters.icmpMalformed &+= 1
             return drop(packet.frame)
         }
@@ -30,7 +30,7 @@ extension NetworkLayer {
 
     mutating func receiveICMPv6(_ packet: ReceivedPacket, now: UInt64) -> Arrival {
         counters.icmpReceived &+= 1
-        guard let view = ICMPv6View(packet.frame.packet) else {
+        guard let view = ICMPView(packet.frame.packet) else {
             counters.icmpMalformed &+= 1
             return drop(packet.frame)
         }

@@ -18,7 +18,7 @@ extension NetworkLayer {
         guard let view = IPv4HeaderView(packet.packet), view.fragmentOffset == 0,
             isHost(view.sourceAddress) || view.sourceAddress.isLoopback, isOwn(view.destinationAddress)
         else { return }
-        if view.ipProtocol == .icmp, ICMPv4View(view.payload).map({ ICMPv4($0).isError }) ?? true { return }
+        if view.ipProtocol == .icmp, ICMPView(view.payload).map({ ICMPv4($0).isError }) ?? true { return }
         guard errorLimit.take(now) else { return counters.icmpErrorsLimited &+= 1 }
         guard var path = try? path(from: view.destinationAddress, to: view.sourceAddress) else { return counters.packetsUnroutable &+= 1 }
         // RFC 1812, section 4.3.2.3: as much as fits in 576 bytes.
@@ -37,7 +37,7 @@ extension NetworkLayer {
     mutating func sendError(_ error: ICMPv6, about packet: Segment, isBroadcast: Bool, now: UInt64) {
         guard !isBroadcast, let view = IPv6HeaderView(packet.packet), !view.source.isUnspecified, !view.source.isMulticast else { return }
         if case .upperLayer(.icmpv6, let offset, _) = IPv6ExtensionHeaders.walk(view.payload, nextHeader: view.nextHeader) {
-            guard let inner = ICMPv6View(view.payload.slice(from: offset)), !ICMPv6(inner).isError, inner.type != 137 else { return }
+            guard let inner = ICMPView(view.payload.slice(from: offset)), !ICMPv6(inner).isError, inner.type != 137 else { return }
         }
         guard errorLimit.take(now) else { return counters.icmpErrorsLimited &+= 1 }
         let source = isOwn(view.destination) ? view.destination : nil

@@ -2,7 +2,7 @@
 
 extension NetworkLayer {
     /// A neighbour discovery message whose checksum is right. RFC 4861, sections 6.1 and 7.1.
-    mutating func receiveNDP(_ view: ICMPv6View, _ packet: ReceivedPacket, now: UInt64) {
+    mutating func receiveNDP(_ view: ICMPView, _ packet: ReceivedPacket, now: UInt64) {
         counters.ndpReceived &+= 1
         // A device that is connected to itself brings back what was asked.
         guard packet.linkSource != macAddress else { return }

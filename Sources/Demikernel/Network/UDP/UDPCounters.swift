@@ -13,16 +13,3 @@ package struct UDPCounters: BitwiseCopyable, Sendable {
 
     package init() {}
 }
-
-// MARK: - Listing
-
-extension UDPCounters {
-    /// Every counter with its name, for tools. Allocates.
-    package var list: [(name: StaticString, value: UInt64)] {
-        [
-            ("datagramsReceived", datagramsReceived), ("datagramsSent", datagramsSent), ("malformed", malformed),
-            ("badChecksum", badChecksum), ("noPort", noPort), ("receiveDrops", receiveDrops), ("sendStalls", sendStalls),
-            ("errorsReceived", errorsReceived),
-        ]
-    }
-}
