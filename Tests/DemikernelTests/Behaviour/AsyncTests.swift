@@ -276,6 +276,13 @@ struct Here: @unchecked Sendable {
     init(_ libOS: LibOS) { self.libOS = libOS }
 }
 
+/// Counts what tasks have done.
+final class Tally: Sendable {
+    private let value = Lock(0)
+    var count: Int { value.withLock { $0 } }
+    func add() { value.withLock { $0 += 1 } }
+}
+
 /// Carries a buffer into a task.
 final class Cage: Sendable {
     private let buffer: Lock<Buffer?>

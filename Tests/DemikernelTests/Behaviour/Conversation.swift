@@ -73,6 +73,19 @@ extension LibOS {
         for _ in 0..<count { core.idleTurn() }
     }
 
+    /// Lets the scheduler run until memory has not changed for longer than a timer of the stack takes; gives up after a while.
+    func turnUntilMemoryRests() {
+        var since = monotonicNanoseconds()
+        let limit = since + 30_000_000_000
+        var held = liveBytes
+        while monotonicNanoseconds() < min(limit, since + 400_000_000) {
+            turn()
+            guard liveBytes != held else { continue }
+            held = liveBytes
+            since = monotonicNanoseconds()
+        }
+    }
+
     // MARK: - Bytes
 
     func buffer(_ bytes: [UInt8]) throws(DemikernelError) -> Buffer {

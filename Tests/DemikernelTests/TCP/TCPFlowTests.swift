@@ -23,6 +23,35 @@ private let millisecond: UInt64 = 1_000_000
         #expect(world.read(data.count, 1, server, within: 600 * second) == data)
     }
 
+    @Test func `the byte that probed a closed window follows at once when it opens`() throws {
+        var settings = TCPConfiguration()
+        settings.receiveBuffer = 8_192
+        // Without it there is no tail loss probe, which would do the same after two round trips.
+        settings.selectiveAcknowledgement = false
+        let world = try TCPWorld(settings)
+        let (client, server, _) = try world.open()
+        let data = bytes(8_192 + 1)
+        #expect(world.send(0, client, data) == .taken)
+        world.pass(100 * second)
+        #expect(world.information(0, client).bytesInFlight == 1)
+        let timeouts = world.counters(0).retransmissionTimeouts
+        #expect(world.read(data.count, 1, server, within: 10 * millisecond) == data)
+        #expect(world.counters(0).retransmissionTimeouts == timeouts)
+    }
+
+    @Test func `a full connection whose reader does not read holds no more as time passes`() throws {
+        let world = try TCPWorld(mtu: 1_500)
+        world.keepsLog = false
+        let (client, _, _) = try world.open()
+        let data = bytes(1 << 20)
+        while world.send(0, client, data) == .taken { world.pass(10 * millisecond) }
+        world.pass(10 * second)
+        let held = world.heap.statistics.liveBytes
+        world.pass(1_200 * second)
+        #expect(world.counters(0).windowProbes > 10)
+        #expect(world.heap.statistics.liveBytes == held)
+    }
+
     @Test func `a closed window of a peer that is gone is given up (RFC 1122, section 4.2.2.17)`() throws {
         var settings = TCPConfiguration()
         settings.receiveBuffer = 4_096

@@ -87,12 +87,15 @@ extension TCPConnection {
             noteDuplicateAcknowledgement(&delivery)
         }
         // A probe of a closed window that is answered: the peer lives. RFC 9293, section 3.8.6.1.
-        if retransmissionTimer == .persist { backOff = 0 }
+        let wasClosed = retransmissionTimer == .persist
+        if wasClosed { backOff = 0 }
         if flags.contains(.isAfterTimeout) { undoIfSpurious(segment, acknowledged, &shared, now: now) }
         if flags.contains(.isProbing) { endProbe(segment, delivery, now: now) }
         if acknowledged > 0 { leaveRecovery(number, now: now) }
         let lost = findLosses(acknowledged, &shared, now: now)
         respond(segment, acknowledged, flight, delivery, lost: lost, wasRecovering: wasRecovering, &shared, now: now)
+        // The window opens, and the probe's byte was not taken: it goes again at once, and is no sign of congestion.
+        if wasClosed, windowBefore == 0, sendWindow > 0, flightSize == 1 { scoreboard.markAllLost() }
         armRetransmission(&shared, now: now)
     }
 

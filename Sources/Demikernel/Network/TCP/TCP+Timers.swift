@@ -230,18 +230,19 @@ extension TCPConnection {
         return true
     }
 
-    /// Sends the byte behind the peer's window (or the first that it has not acknowledged): RFC 9293, section 3.8.6.1. A peer that answers is
-    /// never given up, however long its window stays closed; RFC 1122, section 4.2.2.17.
+    /// Sends the byte behind the peer's window (or the first that it has not acknowledged): RFC 9293, section 3.8.6.1. A window that is open, and
+    /// was too small to be worth a segment, has been for long enough: what fits goes; section 3.8.6.2.1, case 4. A peer that answers is never given
+    /// up, however long its window stays closed; RFC 1122, section 4.2.2.17.
     private mutating func probeWindow(_ shared: inout TCPShared, ip: inout NetworkLayer, now: UInt64) {
         if backOff >= shared.configuration.retries || userTimeoutHasPassed(&shared, now) { return close(SocketError.timedOut) }
         backOff &+= 1
         roundTrip.backOff()
         shared.counters.windowProbes &+= 1
         if sendNext == sendUnacknowledged {
-            let hasData = sendNext != sendEnd
-            let isLast = sendEnd.distance(from: sendNext) <= 1
+            let unsent = sendEnd.distance(from: sendNext)
+            let length = min(unsent, max(1, min(sendWindow, UInt32(segmentSize))))
             _ = sendData(
-                sendNext, hasData ? 1 : 0, fin: isLast && flags.contains(.sendIsShut), isNew: true, &shared, ip: &ip, now: now)
+                sendNext, Int(length), fin: length == unsent && flags.contains(.sendIsShut), isNew: true, &shared, ip: &ip, now: now)
         } else {
             let hasData = sendUnacknowledged != sendEnd
             let isLast = sendEnd.distance(from: sendUnacknowledged) <= 1
