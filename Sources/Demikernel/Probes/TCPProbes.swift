@@ -28,9 +28,9 @@ extension LibOS {
 
 /// A peer of a libOS that is not on its device, and connections between the two.
 private struct TCPProbe: ~Copyable {
-    /// Connections, and segments between two readings of the clock.
-    private static var connections: Int { 64 }
-    private static var burstsPerRound: Int { 64 }
+    /// Connections, and segments between two readings of the clock: few enough for the nearest cache.
+    private static var connections: Int { 16 }
+    private static var burstsPerRound: Int { 256 }
     /// Pushes between two readings of the clock: with one more the libOS would give them to its device.
     private static var pushes: Int { 7 }
     private static var port: UInt16 { 11 }
