@@ -25,7 +25,7 @@ extension TCP {
 
     /// When `poll` has something to do; nil for never. It can be earlier than that, never later. 0 where transmission waits for room below.
     package mutating func nextDeadline() -> UInt64? {
-        if shared.pending != TCPShared.endOfPending { return 0 }
+        if shared.pending != TCPShared.endOfPending { return shared.pendingDeadline }
         let deadline = min(shared.timers.nextDeadline() ?? .max, timeWaits.deadline)
         return deadline == .max ? nil : deadline
     }
@@ -51,6 +51,8 @@ extension TCP {
             }
             slot = next
         }
+        // What is still there was refused memory, unless the frame queue is full: asking at once again would be spinning.
+        shared.pendingDeadline = shared.pending != TCPShared.endOfPending && ip.canSend ? now &+ TCPShared.memoryInterval : 0
     }
 }
 
