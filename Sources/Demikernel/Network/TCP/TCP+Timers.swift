@@ -25,8 +25,9 @@ extension TCP {
 
     /// When `poll` has something to do; nil for never. It can be earlier than that, never later. 0 where transmission waits for room below.
     package mutating func nextDeadline() -> UInt64? {
-        if shared.pending != TCPShared.endOfPending { return shared.pendingDeadline }
-        let deadline = min(shared.timers.nextDeadline() ?? .max, timeWaits.deadline)
+        let pending = shared.pending == TCPShared.endOfPending ? UInt64.max : shared.pendingDeadline
+        if pending == 0 { return 0 }
+        let deadline = min(pending, shared.timers.nextDeadline() ?? .max, timeWaits.deadline)
         return deadline == .max ? nil : deadline
     }
 
