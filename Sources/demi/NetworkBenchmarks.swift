@@ -5,6 +5,10 @@ import Glibc
 
 extension Benchmark {
     static let network = [
+        Benchmark(name: "tcp.in", libOS: "catloop", reach: 53) { try $0.measureTCPIn(repetitions: $1) },
+        Benchmark(name: "tcp.in-checksum", libOS: "catloop", reach: 70) { try $0.measureTCPIn(repetitions: $1, verifies: true) },
+        Benchmark(name: "tcp.out", libOS: "catloop", reach: 60) { try $0.measureTCPOut(repetitions: $1) },
+        Benchmark(name: "tcp.out-checksum", libOS: "catloop") { try $0.measureTCPOut(repetitions: $1, fills: false) },
         Benchmark(name: "tcp.round-trip-loop", libOS: "catloop", reach: 300, measure: streamRoundTrip),
         Benchmark(name: "udp.round-trip-loop", libOS: "catloop", reach: 160, measure: datagramRoundTrip),
         Benchmark(name: "tcp.bytes-per-idle-connection", libOS: "catloop", unit: "bytes", reach: 1_024, measure: idleConnectionBytes),

@@ -68,7 +68,7 @@ private struct NetworkProbe: ~Copyable {
             var spent: UInt64 = 0
             for _ in 0..<NetworkProbe.burstsPerRound {
                 for _ in 0..<NetworkProbe.burst { makeFrame(isValid: !verifies) }
-                let start = NetworkProbe.now()
+                let start = probeTime()
                 stack.receive(&frames, now: 1_000)
                 while let event = stack.events.popFirst() {
                     dk_black_box(UInt64(event.tag))
@@ -77,7 +77,7 @@ private struct NetworkProbe: ~Copyable {
                         segments.releaseAll()
                     }
                 }
-                spent += NetworkProbe.now() - start
+                spent += probeTime() - start
             }
             samples.append(Double(spent) / Double(NetworkProbe.burst * NetworkProbe.burstsPerRound))
         }
@@ -97,22 +97,23 @@ private struct NetworkProbe: ~Copyable {
         for _ in 0..<repetitions {
             var spent: UInt64 = 0
             for _ in 0..<NetworkProbe.burstsPerRound {
-                let start = NetworkProbe.now()
+                let start = probeTime()
                 for _ in 0..<NetworkProbe.burst {
                     payload.retain()
                     try stack.udp.send(socket, .single(payload), to: target, ip: &stack.ip, now: 1_000)
                 }
-                spent += NetworkProbe.now() - start
+                spent += probeTime() - start
                 while !stack.ip.outgoing.isEmpty { stack.ip.outgoing.removeFirst().release() }
             }
             samples.append(Double(spent) / Double(NetworkProbe.burst * NetworkProbe.burstsPerRound))
         }
         return samples
     }
+}
 
-    private static func now() -> UInt64 {
-        var time = timespec()
-        unsafe clock_gettime(CLOCK_MONOTONIC, &time)
-        return UInt64(time.tv_sec) * 1_000_000_000 + UInt64(time.tv_nsec)
-    }
+/// Monotonic nanoseconds.
+func probeTime() -> UInt64 {
+    var time = timespec()
+    unsafe clock_gettime(CLOCK_MONOTONIC, &time)
+    return UInt64(time.tv_sec) * 1_000_000_000 + UInt64(time.tv_nsec)
 }

@@ -1,191 +1,196 @@
-import CDemikernelShims
-import Glibc
-
-// What a TCP segment costs between a device and an application, for `demi bench`: two stacks that know each other, and nothing between them.
+// What a TCP segment costs between a device and an application, for `demi bench`: a libOS with a network stack, and a peer that is a stack of its
+// own. Frames are made and taken away outside of the measured time, as a device does it.
 
 extension LibOS {
-    /// Nanoseconds for each TCP data segment of 64 bytes from the frame to the event and out of the socket's queue, in each of `repetitions`
-    /// rounds; frames come one by one. `verifies`: with checksums in software.
+    /// Nanoseconds for each TCP data segment of 64 bytes from the frame to the pop that waits and its completed qtoken, in each of `repetitions`
+    /// rounds: each segment comes alone, on one of many connections, and acknowledges what that connection has sent. `verifies`: with checksums
+    /// in software. For a libOS with a stack of its own and the address 10.117.0.1.
     package func measureTCPIn(repetitions: Int, verifies: Bool = false) throws(DemikernelError) -> [Double] {
-        var probe = try TCPProbe(heap: core.heap.reference, fillsChecksums: !verifies)
-        return try probe.segmentsIn(repetitions)
+        guard core.network.isPresent else { throw DemikernelError(.invalidArgument, "the libOS has no network stack") }
+        let offloads = core.network.stack.ip.offloadsChecksums
+        defer { core.network.stack.ip.offloadsChecksums = offloads }
+        var probe = try TCPProbe(self, fillsChecksums: !verifies)
+        try probe.connect(self, fillsChecksums: !verifies)
+        return try probe.segmentsIn(self, repetitions)
     }
 
-    /// Nanoseconds for each push of 64 bytes from the application's buffer to the frame in the transmit burst. `fills`: the device fills
-    /// checksums in.
+    /// Nanoseconds for each push of 64 bytes, from the call to the frame in the transmit burst and the completed qtoken. `fills`: the device
+    /// fills checksums in. As above.
     package func measureTCPOut(repetitions: Int, fills: Bool = true) throws(DemikernelError) -> [Double] {
-        var probe = try TCPProbe(heap: core.heap.reference, fillsChecksums: fills)
-        return try probe.segmentsOut(repetitions)
-    }
-
-    /// Nanoseconds for each ping-pong of 64 bytes between two sockets of two stacks, in each of `repetitions` rounds of `count`.
-    package func measureTCPLoop(repetitions: Int, count: Int, fills: Bool = false) throws(DemikernelError) -> [Double] {
-        var probe = try TCPProbe(heap: core.heap.reference, fillsChecksums: fills)
-        return try probe.roundTrips(repetitions, count)
+        guard core.network.isPresent else { throw DemikernelError(.invalidArgument, "the libOS has no network stack") }
+        let offloads = core.network.stack.ip.offloadsChecksums
+        defer { core.network.stack.ip.offloadsChecksums = offloads }
+        var probe = try TCPProbe(self, fillsChecksums: fills)
+        try probe.connect(self, fillsChecksums: fills)
+        return try probe.segmentsOut(self, repetitions)
     }
 }
 
-/// Two stacks, a connection, and its two ends.
+/// A peer of a libOS that is not on its device, and connections between the two.
 private struct TCPProbe: ~Copyable {
-    private static var burst: Int { 64 }
-    private static var burstsPerRound: Int { 64 }
+    /// Connections, and segments between two readings of the clock: few enough for the nearest cache.
+    private static var connections: Int { 16 }
+    private static var burstsPerRound: Int { 256 }
+    /// Pushes between two readings of the clock: with one more the libOS would give them to its device.
+    private static var pushes: Int { 7 }
+    private static var port: UInt16 { 11 }
 
-    private var left: NetworkStack
-    private var right: NetworkStack
+    private var peer: NetworkStack
     private var frames: FrameBurst
-    private let client: TCPSocket
-    private let server: TCPSocket
+    private var ends: [(queue: QueueDescriptor, peer: TCPSocket)] = []
     private let heap: HeapReference
-    private var now: UInt64 = 1_000_000_000
 
-    init(heap: HeapReference, fillsChecksums: Bool) throws(DemikernelError) {
-        var left = try Self.stack(1, peer: 2, fillsChecksums, heap)
-        var right = try Self.stack(2, peer: 1, fillsChecksums, heap)
-        var frames = FrameBurst(capacity: 256, heap: heap)
-        let options = TCPSocketOptions()
-        let address = SocketAddress.ipv4(0x0a00_0002, port: 80)
-        let listener = try right.tcp.listen(on: address, backlog: 1, options: options, tag: 1, ip: &right.ip)
-        let opened = try left.tcp.connect(from: nil, to: address, options: options, tag: 2, ip: &left.ip, now: 1_000_000_000)
-        for _ in 0..<4 {
-            Self.carry(&left, &frames, &right, 1_000_000_000)
-            Self.carry(&right, &frames, &left, 1_000_000_000)
-        }
-        guard let accepted = right.tcp.accept(listener, tag: 3) else { throw DemikernelError(.ioError, "the probe's connection did not open") }
-        client = opened
-        server = accepted
-        self.left = left
-        self.right = right
-        self.frames = frames
-        self.heap = heap
-    }
-
-    private static func stack(_ number: UInt32, peer: UInt32, _ fillsChecksums: Bool, _ heap: HeapReference) throws(DemikernelError) -> NetworkStack {
-        var configuration = NetworkConfiguration(addresses: [.init(IPAddress(ipv4: 0x0a00_0000 + number), prefixLength: 24)])
-        configuration.staticNeighbours = [.init(IPAddress(ipv4: 0x0a00_0000 + peer), MACAddress(0x0200_0000_0000 + UInt64(peer)))]
+    init(_ libOS: LibOS, fillsChecksums: Bool) throws(DemikernelError) {
+        let heap = libOS.core.heap.reference
+        var configuration = NetworkConfiguration(addresses: [.init(IPAddress(ipv4: 0x0a75_0002), prefixLength: 24)])
         configuration.announcesAddresses = false
-        let device = NetworkDeviceCapabilities(address: 0x0200_0000_0000 + UInt64(number), fillsChecksums: fillsChecksums, name: "probe")
-        return try NetworkStack(configuration, heap: heap, device: device, entropy: NetworkEntropy(seed: UInt64(number)), now: 0)
+        let device = NetworkDeviceCapabilities(address: 0x0200_0000_0099, fillsChecksums: fillsChecksums, name: "probe")
+        let peer = try NetworkStack(configuration, heap: heap, device: device, entropy: NetworkEntropy(seed: 1), now: libOS.core.readTime())
+        self.peer = peer
+        self.heap = heap
+        frames = FrameBurst(capacity: 256, heap: heap)
     }
 
-    /// Everything that one stack has to send is received by the other.
-    @inline(__always)
-    private static func carry(_ from: inout NetworkStack, _ frames: inout FrameBurst, _ to: inout NetworkStack, _ now: UInt64) {
-        while !from.ip.outgoing.isEmpty { frames.append(from.ip.outgoing.removeFirst()) }
-        if !frames.isEmpty { to.receive(&frames, now: now) }
+    /// Addresses, handshakes, acceptance.
+    mutating func connect(_ libOS: LibOS, fillsChecksums: Bool) throws(DemikernelError) {
+        libOS.core.network.stack.ip.offloadsChecksums = fillsChecksums
+        let address = SocketAddress.ipv4(0x0a75_0001, port: Self.port)
+        let listener = try libOS.core.listeningQueue(address)
+        for _ in 0..<Self.connections {
+            let socket = try peer.tcp.connect(
+                from: nil, to: address, options: TCPSocketOptions(), tag: 1, ip: &peer.ip, now: libOS.core.readTime())
+            let accept = try libOS.core.acceptToken(listener)
+            for _ in 0..<8 { exchange(libOS) }
+            ends.append((queue: try taken(libOS, accept).accepted, peer: socket))
+        }
+        try libOS.core.close(listener)
     }
 
-    /// What has come to a socket, or null.
-    @inline(__always)
-    private static func take(_ stack: inout NetworkStack, _ socket: TCPSocket, _ now: UInt64) -> SegmentList {
-        guard let event = stack.events.popFirst() else { return .empty }
-        dk_black_box(UInt64(event.tag))
-        if case .segments(let list) = stack.tcp.receive(socket, limit: 0, ip: &stack.ip, now: now) { return list }
-        return .empty
+    /// Takes what has to be complete.
+    private func taken(_ libOS: LibOS, _ token: QToken) throws(DemikernelError) -> RawCompletion {
+        guard libOS.hasCompleted(token) else { throw DemikernelError(.ioError, "the probe's segments did not arrive") }
+        return libOS.core.take(completed: token)
+    }
+
+    /// Everything that either has to send is received by the other.
+    private mutating func exchange(_ libOS: LibOS) {
+        let now = libOS.core.readTime()
+        while !libOS.core.network.stack.ip.outgoing.isEmpty, !frames.isFull { frames.append(libOS.core.network.stack.ip.outgoing.removeFirst()) }
+        if !frames.isEmpty { peer.receive(&frames, now: now) }
+        while !peer.ip.outgoing.isEmpty, !frames.isFull { frames.append(peer.ip.outgoing.removeFirst()) }
+        if !frames.isEmpty { libOS.core.network.stack.receive(&frames, now: now) }
+        libOS.core.takeNetworkEvents(now: now)
+        // No turn of a device during the probe: it would take the frames away.
+        libOS.core.calls = 0
+    }
+
+    /// What has come to the peer is read.
+    private mutating func readAll(_ now: UInt64) {
+        while peer.events.popFirst() != nil {}
+        for end in ends {
+            while case .segments(let list) = peer.tcp.receive(end.peer, limit: 0, ip: &peer.ip, now: now) { list.releaseAll() }
+        }
     }
 
     private func payload() throws(DemikernelError) -> Segment {
         let segment = heap.allocateSegment(64)
-        guard !segment.isNull else { throw DemikernelError(.noMemory, "the heap is exhausted") }
+        guard !segment.isNull else { throw .heapExhausted }
         segment.packet.clear(0, 64)
         return segment
     }
 
-    mutating func segmentsIn(_ repetitions: Int) throws(DemikernelError) -> [Double] {
+    /// Ends the connections, and leaves nothing behind: a peer that resets them costs no TIME_WAIT.
+    private mutating func close(_ libOS: LibOS) throws(DemikernelError) {
+        for end in ends {
+            peer.tcp.close(end.peer, lingerReset: true, ip: &peer.ip, events: &peer.events, now: libOS.core.readTime())
+            exchange(libOS)
+            try libOS.core.close(end.queue)
+        }
+    }
+
+    mutating func segmentsIn(_ libOS: LibOS, _ repetitions: Int) throws(DemikernelError) -> [Double] {
         let segment = try payload()
         defer { segment.release() }
         var samples: [Double] = []
         var single = FrameBurst(capacity: 1, heap: heap)
+        var pops: [QToken] = []
         for _ in 0..<repetitions {
             var spent: UInt64 = 0
             for _ in 0..<Self.burstsPerRound {
-                now += 1_000
-                for _ in 0..<Self.burst {
+                for end in ends {
+                    pops.append(try libOS.core.popToken(end.queue))
                     segment.retain()
-                    _ = left.tcp.send(client, .single(segment), ip: &left.ip, now: now)
+                    libOS.core.take(completed: libOS.core.operations.token(of: try libOS.core.push(end.queue, .single(segment)))).segments.releaseAll()
+                    libOS.core.calls = 0
+                    if libOS.core.network.stack.ip.outgoing.count == Self.pushes { exchange(libOS) }
                 }
-                let start = Self.clock()
-                while !left.ip.outgoing.isEmpty {
-                    single.append(left.ip.outgoing.removeFirst())
-                    right.receive(&single, now: now)
-                    Self.take(&right, server, now).releaseAll()
+                exchange(libOS)
+                let now = libOS.core.readTime()
+                readAll(now)
+                for end in ends {
+                    segment.retain()
+                    _ = peer.tcp.send(end.peer, .single(segment), ip: &peer.ip, now: now)
                 }
-                spent += Self.clock() - start
-                now += 20_000_000
-                right.poll(now: now)
-                Self.carry(&right, &frames, &left, now)
+                guard peer.ip.outgoing.count == ends.count else { throw DemikernelError(.ioError, "the probe's segments were not sent at once") }
+                let start = probeTime()
+                while !peer.ip.outgoing.isEmpty {
+                    single.append(peer.ip.outgoing.removeFirst())
+                    libOS.core.network.stack.receive(&single, now: now)
+                    libOS.core.network.stack.poll(now: now)
+                    libOS.core.takeNetworkEvents(now: now)
+                }
+                spent += probeTime() - start
+                for token in pops { try taken(libOS, token).segments.releaseAll() }
+                pops.removeAll(keepingCapacity: true)
+                exchange(libOS)
             }
-            samples.append(Double(spent) / Double(Self.burst * Self.burstsPerRound))
+            samples.append(Double(spent) / Double(Self.connections * Self.burstsPerRound))
         }
-        guard right.tcp.counters.bytesReceived == UInt64(repetitions * Self.burst * Self.burstsPerRound * 64) else {
-            throw DemikernelError(.ioError, "the probe's segments did not arrive")
-        }
+        try close(libOS)
         return samples
     }
 
-    mutating func segmentsOut(_ repetitions: Int) throws(DemikernelError) -> [Double] {
+    mutating func segmentsOut(_ libOS: LibOS, _ repetitions: Int) throws(DemikernelError) -> [Double] {
         let segment = try payload()
         defer { segment.release() }
         var samples: [Double] = []
+        var pushes: [UInt32] = []
+        pushes.reserveCapacity(Self.pushes)
+        let groups = ends.count / Self.pushes
         for _ in 0..<repetitions {
             var spent: UInt64 = 0
             for _ in 0..<Self.burstsPerRound {
-                now += 1_000
-                let start = Self.clock()
-                for _ in 0..<Self.burst {
-                    segment.retain()
-                    _ = left.tcp.send(client, .single(segment), ip: &left.ip, now: now)
+                for group in 0..<groups {
+                    libOS.core.calls = 0
+                    let start = probeTime()
+                    for index in group * Self.pushes..<(group + 1) * Self.pushes {
+                        segment.retain()
+                        pushes.append(try libOS.core.push(ends[index].queue, .single(segment)))
+                    }
+                    spent += probeTime() - start
+                    guard libOS.core.network.stack.ip.outgoing.count == Self.pushes else {
+                        throw DemikernelError(.ioError, "the probe's segments were not sent at once")
+                    }
+                    for slot in pushes { _ = try taken(libOS, libOS.core.operations.token(of: slot)) }
+                    pushes.removeAll(keepingCapacity: true)
+                    exchange(libOS)
                 }
-                spent += Self.clock() - start
-                Self.carry(&left, &frames, &right, now)
-                while !right.events.isEmpty { Self.take(&right, server, now).releaseAll() }
-                while case .segments(let list) = right.tcp.receive(server, limit: 0, ip: &right.ip, now: now) { list.releaseAll() }
-                now += 20_000_000
-                right.poll(now: now)
-                Self.carry(&right, &frames, &left, now)
+                readAll(libOS.core.readTime())
+                exchange(libOS)
             }
-            samples.append(Double(spent) / Double(Self.burst * Self.burstsPerRound))
+            samples.append(Double(spent) / Double(groups * Self.pushes * Self.burstsPerRound))
         }
-        guard left.tcp.counters.bytesSent == UInt64(repetitions * Self.burst * Self.burstsPerRound * 64) else {
-            throw DemikernelError(.ioError, "the probe's segments were not sent at once")
-        }
+        try close(libOS)
         return samples
-    }
-
-    mutating func roundTrips(_ repetitions: Int, _ count: Int) throws(DemikernelError) -> [Double] {
-        var segments = SegmentList.single(try payload())
-        var samples: [Double] = []
-        for _ in 0..<repetitions {
-            let start = Self.clock()
-            for _ in 0..<count {
-                now += 1_000
-                _ = left.tcp.send(client, segments, ip: &left.ip, now: now)
-                Self.carry(&left, &frames, &right, now)
-                let request = Self.take(&right, server, now)
-                _ = right.tcp.send(server, request, ip: &right.ip, now: now)
-                now += 1_000
-                Self.carry(&right, &frames, &left, now)
-                segments = Self.take(&left, client, now)
-                left.poll(now: now)
-                right.poll(now: now)
-            }
-            samples.append(Double(Self.clock() - start) / Double(count))
-        }
-        segments.releaseAll()
-        guard right.tcp.counters.bytesReceived == UInt64(repetitions * count * 64) else {
-            throw DemikernelError(.ioError, "the probe's messages did not arrive")
-        }
-        return samples
-    }
-
-    private static func clock() -> UInt64 {
-        var time = timespec()
-        unsafe clock_gettime(CLOCK_MONOTONIC, &time)
-        return UInt64(time.tv_sec) * 1_000_000_000 + UInt64(time.tv_nsec)
     }
 }
 
-/// The memory of a connection, for `demi bench`.
-package enum TCPProbeSizes {
-    /// Bytes of a connection's slot in its table.
-    package static var connection: Int { MemoryLayout<TCPConnection>.stride }
+extension Core {
+    /// A queue that listens.
+    fileprivate mutating func listeningQueue(_ address: SocketAddress) throws(DemikernelError) -> QueueDescriptor {
+        let queue = queues.descriptor(of: try socket(address.family, .stream))
+        try bind(queue, to: address)
+        try listen(queue, backlog: 128)
+        return queue
+    }
 }

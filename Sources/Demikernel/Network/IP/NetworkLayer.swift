@@ -28,7 +28,7 @@ package struct NetworkLayer: ~Copyable {
     /// Checksums are not verified: the device cannot damage frames, and the settings say so.
     let trustsDevice: Bool
     /// Transports may leave their checksum to the device: ``FrameOffload/Flags/partialChecksum``.
-    package let offloadsChecksums: Bool
+    package internal(set) var offloadsChecksums: Bool
     let hopLimit: UInt8
     /// What paths were made under: changes make them look again.
     package internal(set) var epoch: UInt32 = 1

@@ -23,9 +23,10 @@ extension TCP {
         while timeWaits.deadline <= now, let oldest = timeWaits.oldest { endTimeWait(oldest) }
     }
 
-    /// When `poll` has something to do; nil for never. It can be earlier than that, never later. 0 where transmission waits for room below.
-    package mutating func nextDeadline() -> UInt64? {
-        if shared.pending != TCPShared.endOfPending { return 0 }
+    /// When `poll` has something to do; nil for never. It can be earlier than that, never later. What waits for room below has nothing to do before
+    /// there is some: `canSend` says whether there is.
+    package mutating func nextDeadline(canSend: Bool) -> UInt64? {
+        if canSend, shared.pending != TCPShared.endOfPending { return 0 }
         let deadline = min(shared.timers.nextDeadline() ?? .max, timeWaits.deadline)
         return deadline == .max ? nil : deadline
     }
