@@ -32,6 +32,12 @@ struct Benchmark: Sendable {
         Benchmark(name: "timer.insert-cancel", reach: 20) { libOS, repetitions in
             repeated(repetitions, operations: 20_000) { libOS.insertAndCancelTimer(count: 20_000) }
         },
+        Benchmark(name: "checksum.64") { libOS, repetitions in
+            try repeated(repetitions, operations: 20_000) { try libOS.sumBytes(64, count: 20_000) }
+        },
+        Benchmark(name: "checksum.1460", reach: 68) { libOS, repetitions in
+            try repeated(repetitions, operations: 20_000) { try libOS.sumBytes(1_460, count: 20_000) }
+        },
         Benchmark(name: "udp.in", reach: 35) { try $0.measureUDPIn(repetitions: $1) },
         Benchmark(name: "udp.in-checksum") { try $0.measureUDPIn(repetitions: $1, verifies: true) },
         Benchmark(name: "udp.out", reach: 35) { try $0.measureUDPOut(repetitions: $1) },

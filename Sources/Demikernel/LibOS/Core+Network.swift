@@ -52,4 +52,19 @@ extension Core {
         limit = min(limit, latest)
         return true
     }
+
+    // MARK: - The end
+
+    /// After the last queue was closed: connections get `network.linger` to bring their peers what was pushed, and the end of the stream, as the
+    /// kernel's would although the process has gone. What is left then is reset, so that no peer waits for it.
+    mutating func lingerNetwork() {
+        // Where time is set from outside, it does not pass here.
+        let now = clock.now()
+        let deadline = clock.source == .manual ? now : Clock.deadline(after: configuration.network.linger.nanosecondsClamped, from: now)
+        while clock.now() < deadline, network.isConnected, network.stack.tcp.hasUnfinished {
+            if network.canSleep { sleep(until: deadline) } else { idleTurn() }
+        }
+        network.stack.tcp.resetUnfinished(ip: &network.stack.ip, events: &network.stack.events, now: readTime())
+        network.transmit()
+    }
 }

@@ -79,9 +79,10 @@ extension Core {
 
     // MARK: - pop
 
-    /// Submits a pop of at most `limit` bytes (0: as many as come). Throws EBADF, ENOTCONN, EINPROGRESS, EINVAL, ENOMEM.
+    /// Submits a pop of at most `limit` bytes (0: as many as come), of a stream in one segment where `isSingle`. Throws EBADF, ENOTCONN,
+    /// EINPROGRESS, EINVAL, ENOMEM.
     @inline(__always)
-    package mutating func pop(_ descriptor: QueueDescriptor, limit: Int = 0) throws(DemikernelError) -> UInt32 {
+    package mutating func pop(_ descriptor: QueueDescriptor, limit: Int = 0, isSingle: Bool = false) throws(DemikernelError) -> UInt32 {
         submissionTurn()
         guard let index = queues.index(of: descriptor) else { throw .badDescriptor }
         guard limit >= 0 else { throw DemikernelError(.invalidArgument, "a pop's limit is not negative") }
@@ -100,6 +101,7 @@ extension Core {
         }
         let slot = try begin(.pop, on: index)
         operations[slot].limit = limit
+        if isSingle { operations[slot].flags.insert(.single) }
         if queues[index].kind.isNetwork { submitNetworkReader(index, slot) } else { submitReader(index, slot) }
         return slot
     }

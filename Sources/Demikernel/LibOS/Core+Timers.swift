@@ -27,7 +27,7 @@ extension Core {
     package mutating func shutdown() {
         for index in 0..<queues.end where queues[index].kind != .free { try? close(queues.descriptor(of: index)) }
         while let slot = completions.first { take(slot).segments.releaseAll() }
-        if network.isPresent { network.transmit() }
+        if network.isPresent { lingerNetwork() }
         heap.drainReturns()
     }
 

@@ -150,7 +150,8 @@ extension Core {
     @inline(__always)
     private mutating func receiveNetworkStream(_ index: UInt32, _ slot: UInt32, now: UInt64) -> Int32? {
         let limit = Int(operations[slot].limit)
-        switch network.stack.tcp.receive(streamSocket(index), limit: limit, ip: &network.stack.ip, now: now) {
+        let isSingle = operations[slot].flags.contains(.single)
+        switch network.stack.tcp.receive(streamSocket(index), limit: limit, isSingle: isSingle, ip: &network.stack.ip, now: now) {
         case .segments(let segments):
             operations[slot].segments = segments
             return 0

@@ -42,7 +42,7 @@ package struct NetworkStack: ~Copyable {
     /// When `poll` next has something to do; nil for never.
     package mutating func nextDeadline() -> UInt64? {
         if !ip.looped.isEmpty || !ip.undeliverable.isEmpty { return 0 }
-        let deadline = min(ip.nextDeadline(), tcp.nextDeadline() ?? .max)
+        let deadline = min(ip.nextDeadline(), tcp.nextDeadline(canSend: ip.canSend) ?? .max)
         return deadline == .max ? nil : deadline
     }
 

@@ -32,6 +32,8 @@ extension Configuration {
         public var ecn = false
         /// Whether small segments go out at once (RFC 896 turned off): true by default.
         public var noDelay = true
+        /// How long a libOS that ends waits for its connections to bring their peers what was pushed: 500 milliseconds by default.
+        public var linger = Duration.milliseconds(500)
         public var timers = Timers()
         public var faults = Faults()
         /// A file that every frame is written to, as pcapng; empty for none.

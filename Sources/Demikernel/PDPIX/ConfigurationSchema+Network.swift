@@ -30,6 +30,8 @@ extension Configuration {
         .choice("network.congestion_control", \.network.congestionControl, "How TCP shares a network: RFC 9438, RFC 6582 or RFC 8257."),
         .boolean("network.ecn", \.network.ecn, "Whether explicit congestion notification is asked for and agreed to. DCTCP always does."),
         .boolean("network.no_delay", \.network.noDelay, "Whether small segments go out at once on sockets that say nothing else."),
+        .duration("network.linger", \.network.linger, 0...60_000 * millisecond,
+            "How long a libOS that ends waits for its connections to bring their peers what was pushed. What is left then is reset."),
         .duration("network.timers.minimum_rto", \.network.timers.minimumRTO, 1_000_000...60_000 * millisecond,
             "The shortest time after which TCP sends again what was not acknowledged."),
         .duration("network.timers.delayed_ack", \.network.timers.delayedAck, 0...500 * millisecond,

@@ -38,7 +38,7 @@ final class Endpoint: @unchecked Sendable {
     @inline(__always)
     nonisolated(nonsending) func pop(limit: Int?) async throws(DemikernelError) -> Completion {
         let libOS = try checked()
-        return try await libOS.completion(of: try libOS.pop(descriptor, limit: limit))
+        return try await libOS.completion(of: try libOS.pop(descriptor, limit: limit, isSingle: true))
     }
 
     @inline(__always)
@@ -82,12 +82,10 @@ public final class Connection: Sendable {
     /// The queue behind it, for the plain calls of ``LibOS``.
     public var descriptor: QueueDescriptor { endpoint.descriptor }
 
-    /// What the peer sent next, nil at the end of the stream. Throws ECONNRESET, ECANCELED when the task is cancelled or the connection
-    /// closed; EBADF, EPERM, ENOMEM.
+    /// What the peer sent next, as it came: a buffer, of at most `limit` bytes where that is given; nil at the end of the stream. Throws
+    /// ECONNRESET, ECANCELED when the task is cancelled or the connection closed; EBADF, EPERM, ENOMEM.
     public nonisolated(nonsending) func pop(limit: Int? = nil) async throws(DemikernelError) -> Buffer? {
         var segments = try await endpoint.pop(limit: limit).popped()
-        // A network stack in the libOS hands out what has come as it came, in several segments.
-        if segments.count > 1 { try endpoint.coalesce(&segments) }
         return segments.removeFirst()
     }
 
@@ -193,7 +191,8 @@ public final class DatagramSocket: Sendable {
     /// The queue behind it, for the plain calls of ``LibOS``.
     public var descriptor: QueueDescriptor { endpoint.descriptor }
 
-    /// The next datagram. Throws ECONNREFUSED where an earlier one was refused; ECANCELED, EBADF, EPERM, ENOMEM.
+    /// The next datagram, in one buffer: one that came in fragments is copied together, and lost with ENOMEM where there is no memory for that.
+    /// Throws ECONNREFUSED where an earlier one was refused; ECANCELED, EBADF, EPERM, ENOMEM.
     public nonisolated(nonsending) func pop() async throws(DemikernelError) -> Datagram {
         let completion = try await endpoint.pop(limit: nil)
         switch completion.take() {

@@ -155,8 +155,14 @@ public final class LibOS {
     ///
     /// Throws EBADF, ENOTCONN, EINPROGRESS, ENOMEM; EINVAL for a limit below 1.
     public func pop(_ descriptor: QueueDescriptor, limit: Int? = nil) throws(DemikernelError) -> QToken {
+        try pop(descriptor, limit: limit, isSingle: false)
+    }
+
+    /// The same; of a stream in one buffer, where `isSingle`.
+    @inline(__always)
+    func pop(_ descriptor: QueueDescriptor, limit: Int?, isSingle: Bool) throws(DemikernelError) -> QToken {
         if let limit, limit < 1 { throw DemikernelError(.invalidArgument, "a pop's limit is below 1") }
-        return core.operations.token(of: try core.pop(descriptor, limit: limit ?? 0))
+        return core.operations.token(of: try core.pop(descriptor, limit: limit ?? 0, isSingle: isSingle))
     }
 
     /// Submits a timer: completes once `duration` has passed. Throws ENOMEM where too many operations or timers are pending.

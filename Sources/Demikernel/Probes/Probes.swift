@@ -66,6 +66,16 @@ extension LibOS {
         }
     }
 
+    /// Sums `byteCount` bytes for their Internet checksum, `count` times.
+    package func sumBytes(_ byteCount: Int, count: Int) throws(DemikernelError) {
+        let segment = core.heap.allocateSegment(byteCount)
+        guard !segment.isNull else { throw Heap.exhausted }
+        unsafe segment.bytes.initializeMemory(as: UInt8.self, repeating: 0x5a)
+        let packet = segment.packet
+        for _ in 0..<count { dk_black_box(InternetChecksum.sum(packet)) }
+        segment.release()
+    }
+
     /// Puts a timer into the wheel and takes it out, `count` times.
     package func insertAndCancelTimer(count: Int) {
         let now = core.clock.now()

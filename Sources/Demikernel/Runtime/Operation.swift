@@ -40,6 +40,8 @@ package struct Operation: BitwiseCopyable {
         static let unlisted = Flags(rawValue: 16)
         /// The task that awaited the operation was cancelled and has gone; the device goes on with it. Nobody will wait for it.
         static let abandoned = Flags(rawValue: 32)
+        /// A pop of a stream that is to bring no more than one segment.
+        static let single = Flags(rawValue: 64)
     }
 
     // First line.

@@ -6,7 +6,7 @@ import CDemikernelShims
 /// does not matter until the end), below 2⁴⁸, so that sums of pieces are added with `&+`. `fold` makes a checksum of it, in host order, to
 /// store with `store16`. Pieces begin at even offsets of what is summed; `Accumulator` takes any.
 package enum InternetChecksum {
-    /// The sum of `bytes`; an odd last byte counts as if a zero followed. 1,460 bytes: 27 ns on a 2.6 GHz Zen 4.
+    /// The sum of `bytes`; an odd last byte counts as if a zero followed. `demi bench --only checksum` measures it.
     @inline(__always) package static func sum(_ bytes: PacketBytes, initial: UInt64 = 0) -> UInt64 {
         unsafe initial &+ dk_checksum_sum(bytes.start, bytes.count)
     }

@@ -20,21 +20,56 @@ extension PDPIXBehaviour {
             }),
         ]
 
+        private static func start(_ link: Int, isServer: Bool, isSleeping: Bool) throws -> LibOS {
+            var configuration = Configuration()
+            configuration.heap.limit = 128 << 20
+            configuration.heap.lockPages = false
+            configuration.operations.capacity = 4_096
+            configuration.descriptors.capacity = 256
+            configuration.wait.spin = isSleeping ? .atMost(.zero) : .atMost(.microseconds(50))
+            links[link].adjust(&configuration, isServer)
+            return try LibOS(configuration)
+        }
+
+        @Test(arguments: [0, 1], [true, false])
+        func `a libOS that ends brings what was pushed to its peer, then the end of the stream`(_ link: Int, isSleeping: Bool) async throws {
+            let meeting = Meeting(2)
+            let server = SocketAddress.ipv4(0x0a75_0001, port: 7)
+            try await withThrowingTaskGroup(of: Void.self) { group in
+                group.addTask {
+                    try await onOwnThread {
+                        let libOS = try Self.start(link, isServer: true, isSleeping: isSleeping)
+                        let (listener, _) = try libOS.listening(on: server)
+                        _ = meeting.exchange(server, from: 0)
+                        guard case .accepted(let connection) = try libOS.outcome(libOS.accept(listener)) else { throw Unexpected(description: "accept failed") }
+                        var count = 0
+                        while true {
+                            let bytes = try libOS.receive(connection)
+                            if bytes.isEmpty { break }
+                            count += bytes.count
+                        }
+                        #expect(count == 400_000)
+                    }
+                }
+                group.addTask {
+                    try await onOwnThread {
+                        _ = meeting.exchange(server, from: 1)
+                        let libOS = try Self.start(link, isServer: false, isSleeping: isSleeping)
+                        let client = try libOS.socket()
+                        #expect(try libOS.outcome(libOS.connect(client, to: server)) == .connected)
+                        for _ in 0..<10 { #expect(try libOS.outcome(libOS.push(client, libOS.buffer(pattern(40_000)))) == .pushed) }
+                        // Nothing is waited for: the libOS ends here.
+                    }
+                }
+                try await group.waitForAll()
+            }
+        }
+
         @Test(arguments: [0, 1], [true, false])
         func `two libOSes exchange a stream and datagrams`(_ link: Int, isSleeping: Bool) async throws {
-            let adjust = Self.links[link].adjust
             let meeting = Meeting(2)
             let isDone = Shared<Bool>(false)
-            let start: @Sendable (Bool) throws -> LibOS = { isServer in
-                var configuration = Configuration()
-                configuration.heap.limit = 128 << 20
-                configuration.heap.lockPages = false
-                configuration.operations.capacity = 4_096
-                configuration.descriptors.capacity = 256
-                configuration.wait.spin = isSleeping ? .atMost(.zero) : .atMost(.microseconds(50))
-                adjust(&configuration, isServer)
-                return try LibOS(configuration)
-            }
+            let start: @Sendable (Bool) throws -> LibOS = { try Self.start(link, isServer: $0, isSleeping: isSleeping) }
             let server = SocketAddress.ipv4(0x0a75_0001, port: 7)
             try await withThrowingTaskGroup(of: Void.self) { group in
                 group.addTask {

@@ -52,6 +52,24 @@ private let millisecond: UInt64 = 1_000_000
         #expect(world.heap.statistics.liveBytes == held)
     }
 
+    @Test func `what waits for room in the device asks for no poll before there is some`() throws {
+        let world = try TCPWorld(mtu: 576)
+        let (client, server, _) = try world.open()
+        let data = bytes(900_000)
+        // A few times, so that the congestion window is larger than what the frame queue holds.
+        for _ in 0..<4 {
+            #expect(world.send(0, client, data) == .taken)
+            #expect(world.read(data.count, 1, server, within: 10 * second) == data)
+        }
+        let before = world.counters(0).backPressure
+        // No frame leaves the stack meanwhile.
+        #expect(world.send(0, client, data) == .taken)
+        world.hosts[0].stack.poll(now: world.now)
+        #expect(world.counters(0).backPressure > before && world.hosts[0].stack.ip.outgoing.isFull)
+        #expect(world.hosts[0].stack.nextDeadline() ?? .max > world.now)
+        #expect(world.read(data.count, 1, server, within: 10 * second) == data)
+    }
+
     @Test func `a closed window of a peer that is gone is given up (RFC 1122, section 4.2.2.17)`() throws {
         var settings = TCPConfiguration()
         settings.receiveBuffer = 4_096

@@ -28,6 +28,28 @@ extension TCP {
         if !connections[unchecked: slot].flags.isDisjoint(with: .wantsSettling) { settle(slot, ip: &ip, events: &events, now: now) }
     }
 
+    /// Whether the peer of a connection that was closed has yet to acknowledge data or the end of the stream. Complexity: O(connections).
+    package var hasUnfinished: Bool { firstUnfinished(from: 0) != nil }
+
+    private func firstUnfinished(from slot: UInt32) -> UInt32? {
+        var next = slot
+        while let slot = connections.firstLive(from: next) {
+            if connections[unchecked: slot].isUnfinished { return slot }
+            next = slot + 1
+        }
+        return nil
+    }
+
+    /// Resets those connections: nobody will be here to send again what they have. Complexity: O(connections).
+    package mutating func resetUnfinished(ip: inout NetworkLayer, events: inout SocketEvents, now: UInt64) {
+        var next: UInt32 = 0
+        while let slot = firstUnfinished(from: next) {
+            connections[unchecked: slot].abandon(lingerReset: true, &shared, ip: &ip, now: now)
+            if !connections[unchecked: slot].flags.isDisjoint(with: .wantsSettling) { settle(slot, ip: &ip, events: &events, now: now) }
+            next = slot + 1
+        }
+    }
+
     func isConnection(_ socket: TCPSocket) -> Bool {
         !socket.isListener && connections.contains(.init(slot: socket.slot, generation: socket.generation))
             && !connections[unchecked: socket.slot].flags.contains(.isOrphan)
@@ -125,6 +147,14 @@ extension TCPConnection {
         }
         flags.insert(.sendIsShut)
         transmit(&shared, ip: &ip, now: now)
+    }
+
+    /// Closed by the application, with data or a FIN that the peer has not acknowledged.
+    var isUnfinished: Bool {
+        switch state {
+        case .synReceived, .finWait1, .closing, .lastAcknowledgement: flags.contains(.isOrphan) && !flags.contains(.isDetached)
+        default: false
+        }
     }
 
     /// The application has closed its handle.

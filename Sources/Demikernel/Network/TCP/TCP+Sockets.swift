@@ -148,11 +148,13 @@ extension TCP {
         return connections[unchecked: socket.slot].send(segments, &shared, ip: &ip, now: now)
     }
 
-    /// What has come, in at most 16 segments and, unless `limit` is 0, at most `limit` bytes.
+    /// What has come, in at most 16 segments, or one where `isSingle`, and, unless `limit` is 0, at most `limit` bytes.
     @inline(__always)
-    package mutating func receive(_ socket: TCPSocket, limit: Int, ip: inout NetworkLayer, now: UInt64) -> ReceiveResult {
+    package mutating func receive(
+        _ socket: TCPSocket, limit: Int, isSingle: Bool = false, ip: inout NetworkLayer, now: UInt64
+    ) -> ReceiveResult {
         guard isConnection(socket) else { return .failed(SocketError.badDescriptor) }
-        return connections[unchecked: socket.slot].read(limit: limit, &shared, ip: &ip, now: now)
+        return connections[unchecked: socket.slot].read(limit: limit, isSingle: isSingle, &shared, ip: &ip, now: now)
     }
 
     // MARK: - Asking

@@ -23,11 +23,11 @@ extension TCP {
         while timeWaits.deadline <= now, let oldest = timeWaits.oldest { endTimeWait(oldest) }
     }
 
-    /// When `poll` has something to do; nil for never. It can be earlier than that, never later. 0 where transmission waits for room below.
-    package mutating func nextDeadline() -> UInt64? {
-        let pending = shared.pending == TCPShared.endOfPending ? UInt64.max : shared.pendingDeadline
-        if pending == 0 { return 0 }
-        let deadline = min(pending, shared.timers.nextDeadline() ?? .max, timeWaits.deadline)
+    /// When `poll` has something to do; nil for never. It can be earlier than that, never later. What waits for room below has nothing to do before
+    /// there is some: `canSend` says whether there is.
+    package mutating func nextDeadline(canSend: Bool) -> UInt64? {
+        var deadline = min(shared.timers.nextDeadline() ?? .max, timeWaits.deadline)
+        if canSend, shared.pending != TCPShared.endOfPending { deadline = min(deadline, shared.pendingDeadline) }
         return deadline == .max ? nil : deadline
     }
 

@@ -50,7 +50,7 @@ extension TCPConnection {
 
     /// Takes what has come out of the receive queue.
     @inline(__always)
-    mutating func read(limit: Int, _ shared: inout TCPShared, ip: inout NetworkLayer, now: UInt64) -> ReceiveResult {
+    mutating func read(limit: Int, isSingle: Bool, _ shared: inout TCPShared, ip: inout NetworkLayer, now: UInt64) -> ReceiveResult {
         guard !received.isEmpty else { return whyEmpty() }
         if received.count == 1, limit == 0 || received[0].byteCount <= limit {
             let segment = received.removeFirst()
@@ -61,14 +61,16 @@ extension TCPConnection {
             openWindow(&shared, ip: &ip, now: now)
             return .segments(.single(segment))
         }
-        return readMany(limit: limit, &shared, ip: &ip, now: now)
+        return readMany(limit: limit, atMost: isSingle ? 1 : 16, &shared, ip: &ip, now: now)
     }
 
     @inline(never)
-    private mutating func readMany(limit: Int, _ shared: inout TCPShared, ip: inout NetworkLayer, now: UInt64) -> ReceiveResult {
+    private mutating func readMany(
+        limit: Int, atMost segments: Int, _ shared: inout TCPShared, ip: inout NetworkLayer, now: UInt64
+    ) -> ReceiveResult {
         var list = SegmentList.empty
         var left = limit == 0 ? Int.max : limit
-        while left > 0, list.count < 16, !received.isEmpty {
+        while left > 0, list.count < segments, !received.isEmpty {
             let segment = received[0]
             let isWhole = segment.byteCount <= left
             let piece = isWhole ? segment : segment.slice(0, count: left)
@@ -106,8 +108,8 @@ extension TCPConnection {
     @inline(__always)
     private mutating func openWindow(_ shared: inout TCPShared, ip: inout NetworkLayer, now: UInt64) {
         let offered = receiveEdge.distance(from: receiveNext)
-        // While there is a good deal on offer, the next acknowledgement is soon enough.
-        guard offered < min(receiveLimit / 2, 32_768) else { return }
+        // While there is a good deal on offer, and two segments at least, the next acknowledgement is soon enough.
+        guard offered < min(receiveLimit / 2, max(32_768, UInt32(receiveSegmentSize) &* 2)) else { return }
         updateWindow(offered, &shared, ip: &ip, now: now)
     }
 
