@@ -54,7 +54,8 @@ extension TCPConnection {
     /// How many of `unsent` bytes the windows and the rules against small segments let go now; 0 for none.
     @inline(__always)
     private mutating func sendable(_ unsent: UInt32) -> UInt32 {
-        let full = UInt32(segmentSize)
+        // What reports out-of-order data takes its bytes from the segment's: RFC 6691, section 2.
+        let full = UInt32(segmentSize) &- (reorder.isEmpty ? 0 : UInt32(reportBytes(Int(segmentSize) / 2)))
         let flight = flightSize
         // The peer may have shrunk its window: the edge lies behind SND.NXT then.
         let usable = sendWindow > flight ? sendWindow &- flight : 0
@@ -84,7 +85,9 @@ extension TCPConnection {
         _ sequence: SequenceNumber, _ length: Int, fin: Bool, isNew: Bool, _ shared: inout TCPShared, ip: inout NetworkLayer, now: UInt64
     ) -> Bool {
         guard ip.canSend else { return block(&shared) }
-        let headerLength = flags.contains(.timestamps) ? 32 : 20
+        let fixedLength = flags.contains(.timestamps) ? 32 : 20
+        let reported = reorder.isEmpty ? 0 : reportBytes(Int(segmentSize) &- length)
+        let headerLength = fixedLength &+ reported
         let copies = length <= Self.copiedMaximum || queue.isScattered(sequence, length)
         let packet = ip.makePacket(transportBytes: copies ? headerLength &+ length : headerLength)
         guard !packet.isNull else { return block(&shared) }
@@ -107,6 +110,7 @@ extension TCPConnection {
         if fin { bits |= 0x01 }
         if !flags.isDisjoint(with: [.echoesCongestion, .reportsReduction]) { bits |= congestionBits(isNew: isNew && sendWindow != 0, length) }
         let headerSum = writeHeader(bytes, sequence, bits, headerLength, now)
+        if reported > 0 { sum &+= writeReport(bytes, from: fixedLength, to: headerLength, sums: sums) }
         let offload = finishChecksum(bytes, sums ? sum &+ headerSum : sum, sums)
         shared.counters.segmentsSent &+= 1
         shared.counters.bytesSent &+= UInt64(truncatingIfNeeded: length)
@@ -257,6 +261,25 @@ extension TCPConnection {
         noteAcknowledgementSent()
         let traffic = options.trafficClass &<< 2
         ip.send(packet, payload: .empty, on: &path, proto: 6, traffic: traffic, dontFragment: true, offload: offload, now: now)
+    }
+
+    /// Bytes of the option that reports what has come out of order, in a segment of data with this much room; 0 where there is none. RFC 2018,
+    /// section 4: as many segments as possible carry it.
+    @inline(never)
+    private func reportBytes(_ available: Int) -> Int {
+        guard flags.contains(.selectiveAcknowledgement), available >= 12 else { return 0 }
+        var blocks = TCPOptions()
+        reorder.report(into: &blocks)
+        return 4 + 8 * min(blocks.sackCount, flags.contains(.timestamps) ? 3 : 4, (available - 4) / 8)
+    }
+
+    /// Writes that option; answers its sum where one is wanted.
+    @inline(never)
+    private func writeReport(_ bytes: PacketBytes, from start: Int, to end: Int, sums: Bool) -> UInt64 {
+        var blocks = TCPOptions()
+        reorder.report(into: &blocks)
+        writeBlocks(blocks, bytes, from: start, to: end)
+        return sums ? InternetChecksum.sum(bytes.slice(start, end - start)) : 0
     }
 
     /// NOP, NOP, SACK, behind the other options.
