@@ -10,6 +10,11 @@ public struct ScenarioSettings: Sendable {
     public var loss = 0.05
     /// Hosts, 2 to 64; nil lets the seed choose.
     public var hosts: Int?
+    /// Whether one more station is on the network that attacks the hosts and their connections, in ways that the seed chooses; in some seeds the
+    /// hosts' heap is small as well.
+    public var isAttacked = false
+    /// For tests: these attacks and no others, with an ample heap.
+    package var attacks: Set<Attack> = []
 
     public init() {}
 }
@@ -19,13 +24,17 @@ public struct ScenarioSettings: Sendable {
 /// Every stream carries bytes that follow from its connection and offset and are compared as they arrive; every connection has to end as was
 /// planned: all bytes and the end of the stream on both sides, or a reset that somebody made. When the time is up the network is well again and
 /// what is left has to finish; nothing may be stuck, lost, or left in the heap. What happens follows from the settings alone.
+///
+/// With an attacker (``ScenarioSettings/isAttacked``) the same holds: no byte that it made is ever read on another's connection, no connection is
+/// reset by it, the memory that it makes the hosts use is bounded, and all of it comes back. Only where it poisons what the hosts know of their
+/// neighbours may connections time out; only where the heap is exhausted may they fail in other ways.
 public enum Scenario {
     /// Runs it once.
     ///
     /// - Parameters:
     ///   - capture: where every frame that a link delivers is written to.
     ///   - log: called with a line for what happens to each connection.
-    ///   - isInterrupted: asked now and then.
+    ///   - isInterrupted: asked before each event.
     public static func run(
         _ settings: ScenarioSettings,
         capture: SimulationCapture? = nil,
@@ -61,6 +70,7 @@ final class ScenarioWorld {
     private var random: SimulationRandom
     private let heap: Heap
     private let log: ((String) -> Void)?
+    private(set) var attacker: ScenarioAttacker?
 
     /// How much longer, in virtual time, everything may take when all is well.
     private static var patience: UInt64 { 600_000_000_000 }
@@ -71,7 +81,7 @@ final class ScenarioWorld {
         simulation = Simulation(seed: settings.seed)
         random = SimulationRandom(seed: settings.seed, part: 1 << 32)
         plan = ScenarioPlan(settings, &random)
-        heap = try Heap(HeapConfiguration(limit: 512 << 20, hugePages: .never, lockPages: false))
+        heap = try Heap(HeapConfiguration(limit: plan.attack?.heapLimit ?? 512 << 20, hugePages: .never, lockPages: false))
         heap.makeCurrent()
         report.seed = settings.seed
         report.hosts = plan.hostCount
@@ -86,6 +96,11 @@ final class ScenarioWorld {
         if plan.hasSwitch {
             let middle = SimulatedSwitch()
             for host in hosts { simulation.connect(host.stack, middle, plan.impaired[host.number], name: host.stack.name) }
+            if let attack = plan.attack {
+                let attacker = ScenarioAttacker(self, attack, seed: settings.seed)
+                simulation.connect(attacker, middle, LinkConditions(), name: "attacker")
+                self.attacker = attacker
+            }
         } else {
             simulation.connect(hosts[0].stack, hosts[1].stack, plan.impaired[0], name: "wire")
         }
@@ -101,7 +116,7 @@ final class ScenarioWorld {
     static func replay(_ settings: ScenarioSettings) -> String {
         let seconds = Double(settings.duration.nanosecondsClamped) / 1e9
         return "demi simulate --seed \(settings.seed) --minutes \(seconds / 60) --loss \(settings.loss)"
-            + (settings.hosts.map { " --hosts \($0)" } ?? "")
+            + (settings.hosts.map { " --hosts \($0)" } ?? "") + (settings.isAttacked ? " --attack" : "")
     }
 
     /// Notes the first thing that broke.
@@ -126,10 +141,12 @@ final class ScenarioWorld {
         let end = settings.duration.nanosecondsClamped
         scheduleFaults(until: end)
         for host in hosts { host.start(until: end) }
-        var steps = 0
+        if let attacker {
+            note("attacks: \(attacker.plan.kinds.map { "\($0)" }.joined(separator: ", "))" + (starves ? ", and a small heap" : ""))
+            attacker.start(until: end)
+        }
         let goesOn = {
-            steps += 1
-            if steps % 1024 == 0, isInterrupted() { self.report.wasInterrupted = true }
+            if isInterrupted() { self.report.wasInterrupted = true }
             return self.report.failure == nil && !self.report.wasInterrupted
         }
         if !simulation.run(until: end, orWhile: goesOn) { heal() }
@@ -144,7 +161,8 @@ final class ScenarioWorld {
         while true {
             time += 200_000_000 + random.below(4_000_000_000)
             guard time < end else { return }
-            let link = simulation.links[random.number(in: 0...simulation.links.count - 1)]
+            // The attacker's own link, the last, is left alone.
+            let link = simulation.links[random.number(in: 0...plan.calm.count - 1)]
             let length = random.below(1 << UInt64(random.number(in: 24...32)))
             if random.chance(0.6) {
                 simulation.schedule(at: time) { [unowned self] in
@@ -169,7 +187,7 @@ final class ScenarioWorld {
     /// The network is well from here on, and nothing new begins.
     private func heal() {
         isImpaired = false
-        for (number, link) in simulation.links.enumerated() { link.conditions = plan.calm[number] }
+        for (link, conditions) in zip(simulation.links, plan.calm) { link.conditions = conditions }
         note("all is well; \(unfinished.count) connections are unfinished")
         for host in hosts { host.finish() }
     }
@@ -190,6 +208,18 @@ final class ScenarioWorld {
         let statistics = heap.statistics
         if statistics.liveObjects != 0 { return fail("\(statistics.liveObjects) buffers (\(statistics.liveBytes) bytes) were not returned") }
         if statistics.faults != 0 { return fail("the heap found \(statistics.faults) faults: \(heap.faults)") }
+        if let attacker { checkDefence(attacker) }
+    }
+
+    /// Whether the hosts' heap is so small that it may be exhausted.
+    var starves: Bool { plan.attack?.heapLimit != nil }
+
+    /// What an attacker may cost: memory within bounds; and what it did is to be seen in the counters.
+    private func checkDefence(_ attacker: ScenarioAttacker) {
+        let peak = heap.statistics.peakUsedBytes
+        if peak > plan.memoryBound { return fail("the hosts used \(peak) bytes of their heap, bounded by \(plan.memoryBound)") }
+        report.defences = hosts.reduce(0) { sum, host in sum + host.stack.ask { ScenarioDefences.count($0) } }
+        if attacker.sentFrames > 1000, report.defences == 0 { fail("\(attacker.sentFrames) hostile frames, and no counter has seen one") }
     }
 
     private var isBusy: Bool { !unfinished.isEmpty || hosts.contains { !$0.ends.isEmpty } }

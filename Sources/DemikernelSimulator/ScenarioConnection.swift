@@ -20,6 +20,8 @@ final class ScenarioEnd {
     var error: Int32 = 0
     var isReadPaused = false
     var isWritePaused = false
+    /// A server that has an attacker before it.
+    var isHostile = false
 
     init(_ host: ScenarioHost, isClient: Bool, _ socket: TCPSocket, tag: UInt32) {
         self.host = host
@@ -69,6 +71,8 @@ final class ScenarioConnection {
         if plan.ending == .reset || plan.ending == .closeEarly, !end.isClient, isBroken { return true }
         // One end that gave up, or never knew that it was connected, answers the other with a reset.
         if isBroken, end.peer == nil || end.peer?.error != 0 { return true }
+        if world.starves { return true }
+        if world.attacker?.plan.kinds.contains(.poisoning) == true, error == ScenarioError.timedOut || error == ScenarioError.noRoute { return true }
         guard world.plan.mayLose || world.report.partitions > 0 else { return false }
         return error == ScenarioError.timedOut || error == ScenarioError.noRoute
     }
@@ -76,6 +80,7 @@ final class ScenarioConnection {
 
 /// Errors of Linux, by number: the scenario's hosts see nothing else.
 enum ScenarioError {
+    static let noMemory: Int32 = 12
     static let pipe: Int32 = 32
     static let reset: Int32 = 104
     static let timedOut: Int32 = 110

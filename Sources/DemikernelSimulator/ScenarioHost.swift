@@ -19,7 +19,9 @@ final class ScenarioHost {
     private static var port: UInt16 { 80 }
     private static var closedPort: UInt16 { 9 }
     private static var datagramPort: UInt16 { 5000 }
-    private static var connectionsMaximum: Int { 8 }
+    static var connectionsMaximum: Int { 8 }
+    /// What it sends to somebody whom it does not know, where there is an attacker.
+    private static var baitBytes: Int { 16_384 }
 
     init(_ world: ScenarioWorld, _ number: Int, _ stack: StackHost, _ heap: HeapReference, _ random: SimulationRandom) throws {
         self.world = world
@@ -113,7 +115,8 @@ final class ScenarioHost {
                 simulation.schedule(at: now + plan.resetAfter) { [unowned self] in if !end.isDone { finish(end, isReset: true) } }
             }
         } catch {
-            world.fail("connect of connection \(connection.number) threw \(error)")
+            guard world.starves, !isLast else { return world.fail("connect of connection \(connection.number) threw \(error)") }
+            world.finished(connection)
         }
     }
 
@@ -149,6 +152,7 @@ final class ScenarioHost {
         guard !end.isDone, world.report.failure == nil else { return }
         // While it connects, reading is how an error is learnt.
         if !end.isReadPaused { read(end) }
+        if end.isHostile { return bait(end) }
         guard !end.isDone, end.isConnected, let connection = end.connection else { return }
         check(end)
         guard connection.plan.ending != .idle || !world.isImpaired || !end.isClient else { return }
@@ -213,11 +217,15 @@ final class ScenarioHost {
 
     private func identify(_ end: ScenarioEnd) {
         let number = ScenarioPattern.connection(end.prefix)
-        guard let number, number < world.connections.count else { return world.fail("a stream that begins with bytes of none: \(end.prefix)") }
-        let connection = world.connections[number]
         let remote = stack.ask { $0.tcp.remoteAddress(end.socket) }
         let port = remote?.port ?? 0
-        if connection.server != nil, world.plan.networks[self.number].tcp.synQueue == 1 {
+        if world.attacker != nil, let remote, remote == ScenarioPlan.address(ScenarioAttacker.number, isIPv4: true, port: port) {
+            end.isHostile = true
+            return
+        }
+        guard let number, number < world.connections.count else { return world.fail("a stream that begins with bytes of none: \(end.prefix)") }
+        let connection = world.connections[number]
+        if connection.server != nil, world.attacker != nil || world.plan.networks[self.number].tcp.synQueue == 1 {
             // A late repetition of the first segments passes for the answer to a SYN cookie, of which nobody remembers that it was answered.
             return finish(end, isReset: true)
         }
@@ -255,6 +263,9 @@ final class ScenarioHost {
             switch stack.use({ $0.send(end.socket, list, now: now) }) {
             case .taken: end.sent += count
             case .full: return list.releaseAll()
+            case .failed(ScenarioError.noMemory) where world.starves:
+                list.releaseAll()
+                return pauseWriting(end)
             case .failed(let error):
                 list.releaseAll()
                 return fail(end, error)
@@ -271,6 +282,25 @@ final class ScenarioHost {
         simulation.schedule(at: simulation.now + 10_000_000) { [unowned self] in
             end.isWritePaused = false
             advance(end)
+        }
+    }
+
+    /// Gives an attacker something to misbehave with, until nothing more is expected of it.
+    private func bait(_ end: ScenarioEnd) {
+        guard !end.isDone else { return }
+        guard world.isImpaired else { return finish(end, isReset: true) }
+        let now = simulation.now
+        while end.sent < Self.baitBytes {
+            let segment = heap.allocateSegment(1024)
+            guard !segment.isNull else { return }
+            _ = unsafe segment.bytes.initializeMemory(as: UInt8.self, repeating: 0)
+            switch stack.use({ $0.send(end.socket, .single(segment), now: now) }) {
+            case .taken: end.sent += 1024
+            case .full: return segment.release()
+            case .failed(let error):
+                segment.release()
+                return fail(end, error)
+            }
         }
     }
 

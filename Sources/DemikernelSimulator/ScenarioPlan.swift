@@ -15,6 +15,7 @@ struct ScenarioPlan {
     var pause: UInt64
     var largestStream: Int
     let mayLose: Bool
+    private(set) var attack: AttackPlan?
 
     static let prefixes: (ipv4: UInt32, ipv6: UInt64) = (0x0a00_0000, 0xfd00_0000_0000_0001)
 
@@ -24,7 +25,7 @@ struct ScenarioPlan {
 
     init(_ settings: ScenarioSettings, _ random: inout SimulationRandom) {
         hostCount = settings.hosts ?? (random.chance(0.4) ? 2 : random.number(in: 3...5))
-        hasSwitch = hostCount > 2 || random.chance(0.3)
+        hasSwitch = hostCount > 2 || random.chance(0.3) || settings.isAttacked
         pause = 1 << UInt64(random.number(in: 24...29))
         largestStream = 1 << random.number(in: 10...19)
         let loss = random.chance(0.8) ? settings.loss * Double(random.number(in: 1...100)) / 100 : 0
@@ -45,8 +46,20 @@ struct ScenarioPlan {
             if random.chance(0.5) { link.bitsPerSecond = 1_000_000 << UInt64(random.number(in: 1...10)) }
             link.queueBytes = 1 << random.number(in: 15...19)
             if random.chance(0.3) { link.markBytes = link.queueBytes / 4 }
+            // What an attacker does by mere volume, on a wire that is too slow for it, no stack prevents.
+            if settings.isAttacked { link.bitsPerSecond = nil }
             calm.append(link)
             impaired.append(Self.impair(link, loss, &random))
+        }
+        if settings.isAttacked { attack = AttackPlan(settings, &random) }
+    }
+
+    /// What all hosts together may have in their heap: buffers of their connections, as far as the program opens them; what waits for neighbours,
+    /// in reassembly, and on an attacker's connections.
+    var memoryBound: Int {
+        networks.reduce(16 << 20) { sum, network in
+            let connection = 2 * network.tcp.receiveBuffer + network.tcp.sendBuffer + (128 << 10)
+            return sum + 2 * ScenarioHost.connectionsMaximum * connection + 2 * network.reassembly.bytesMaximum + (4 << 20)
         }
     }
 

@@ -40,6 +40,9 @@ public struct ScenarioReport: Sendable {
     public var retransmissions: UInt64 = 0
     public var partitions: UInt64 = 0
     public var peakHeapBytes = 0
+    /// Frames that an attacker has sent, and what the hosts' stacks have counted as refused, dropped or limited.
+    public var attackFrames: UInt64 = 0
+    public var defences: UInt64 = 0
     public var failure: ScenarioFailure?
     /// The run was interrupted.
     public var wasInterrupted = false
@@ -64,5 +67,7 @@ public struct ScenarioReport: Sendable {
         retransmissions += other.retransmissions
         partitions += other.partitions
         peakHeapBytes = max(peakHeapBytes, other.peakHeapBytes)
+        attackFrames += other.attackFrames
+        defences += other.defences
     }
 }

@@ -18,6 +18,7 @@ struct SimulateCommand: ParsableCommand {
               demi simulate                             one seed, a virtual minute
               demi simulate --seed 100 --seeds 2000 --minutes 0.05 --json
               demi simulate --seed 42 --loss 0.1 --verbose
+              demi simulate --seeds 500 --minutes 0.04 --attack
               demi simulate --seed 42 --capture seed-42.pcapng
 
             Exit status: 0 every seed did as it should, 1 one did not (which one, and how to see it again, is said), 2 wrong usage, \
@@ -39,6 +40,9 @@ struct SimulateCommand: ParsableCommand {
     @Option(help: ArgumentHelp("Hosts, 2 to 64. Without it each seed chooses.", valueName: "number"))
     var hosts: Int?
 
+    @Flag(help: "Put a station on the network that attacks the hosts and their connections, in ways that each seed chooses.")
+    var attack = false
+
     @Option(help: ArgumentHelp("Write every delivered frame to this file, as pcapng with virtual times. For one seed.", valueName: "file"))
     var capture: String?
 
@@ -59,7 +63,7 @@ struct SimulateCommand: ParsableCommand {
 
     func run() throws {
         let wish = Wish()
-        try Interruption.handle { wish.isInterrupted.store(true, ordering: .relaxed) }
+        try Interruption.handle { wish.interrupt() }
         var outcome = SimulateOutcome()
         let progress = SimulateProgress(seeds: seeds)
         for number in 0..<seeds where !wish.isInterrupted.load(ordering: .relaxed) {
@@ -68,6 +72,8 @@ struct SimulateCommand: ParsableCommand {
             settings.duration = .nanoseconds(Int64((minutes * 60e9).rounded()))
             settings.loss = loss
             settings.hosts = hosts
+            settings.isAttacked = attack
+            wish.seed.store(settings.seed, ordering: .relaxed)
             let report = try runScenario(settings, wish)
             outcome.add(report)
             if report.failure != nil || report.wasInterrupted { break }
@@ -86,9 +92,23 @@ struct SimulateCommand: ParsableCommand {
         return Scenario.run(settings, capture: file, log: log) { wish.isInterrupted.load(ordering: .relaxed) }
     }
 
-    /// Whether SIGINT has come.
+    /// Whether SIGINT or SIGTERM has come, and which seed runs.
     private final class Wish: Sendable {
         let isInterrupted = Atomic(false)
+        let seed = Atomic(UInt64(0))
+
+        /// Seconds that an event of the simulation may take until it is taken for one that never ends.
+        private static var patience: UInt32 { 2 }
+
+        /// On the thread of the signals. The run asks before each event; one that hangs within an event is ended from here.
+        func interrupt() {
+            isInterrupted.store(true, ordering: .relaxed)
+            sleep(Self.patience)
+            // Whoever reads standard error may be what it hangs on.
+            var descriptor = pollfd(fd: STDERR_FILENO, events: Int16(POLLOUT), revents: 0)
+            if unsafe poll(&descriptor, 1, 0) == 1 { writeError("demi: seed \(seed.load(ordering: .relaxed)) hangs within an event\n") }
+            _exit(ExitStatus.interrupted)
+        }
     }
 }
 
@@ -138,6 +158,8 @@ struct SimulateOutcome {
         object.add("duplicated", total.links.duplicated)
         object.add("reordered", total.links.reordered)
         object.add("peakHeapBytes", total.peakHeapBytes)
+        object.add("attackFrames", total.attackFrames)
+        object.add("defences", total.defences)
         object.add("hash", hash)
         object.add("interrupted", total.wasInterrupted)
         object.add("failures", failure.map { failure in
@@ -164,6 +186,9 @@ struct SimulateOutcome {
             "             \(links.corrupted.grouped) damaged, \(links.duplicated.grouped) repeated, \(links.reordered.grouped) reordered,"
                 + " \(total.partitions.grouped) partitions",
         ]
+        if total.attackFrames > 0 {
+            lines.append("attackers    \(total.attackFrames.grouped) frames, \(total.defences.grouped) times refused, limited or taken for what they were")
+        }
         if failure == nil, !total.wasInterrupted { lines.append("no divergence") }
         return lines.joined(separator: "\n")
     }

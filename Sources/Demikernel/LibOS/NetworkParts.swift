@@ -44,9 +44,12 @@ package struct NetworkParts {
     private static func findServer(_ device: inout MemifDevice) {
         var clock = Clock(.system)
         let start = clock.now()
-        while clock.now() < start &+ (device.phase == .handshake ? MemifLimits.handshakeNanoseconds : MemifLimits.reconnectNanoseconds) {
+        var limit = start &+ MemifLimits.reconnectNanoseconds
+        while clock.now() < limit {
             _ = device.maintain(now: clock.now())
             if device.isConnected { return }
+            // Also where it has refused, because it has not yet noticed that the client before this one has gone.
+            if device.phase == .handshake { limit = start &+ 2 * MemifLimits.handshakeNanoseconds }
             // The other process wants its turns, of which a handshake takes a few; nothing else runs yet in this one.
             usleep(50)
         }

@@ -75,8 +75,13 @@ package struct NetworkConfiguration: Sendable {
 /// Limits and times of the neighbour table. RFC 4861, section 10; the same for ARP.
 package struct NeighbourConfiguration: Sendable {
     package var capacity = 1024
-    /// Frames that wait for a neighbour's address; the oldest goes first.
-    package var pendingMaximum = 4
+    /// Frames that wait for a neighbour's address, 1...255; the oldest goes first. A program that opens many connections at once begins with as
+    /// many SYNs, each of which is missed for a second where it is dropped.
+    package var pendingMaximum = 128
+    /// As many of them wait whatever waits for others.
+    package var pendingShare = 4
+    /// Beyond their shares, frames wait while there are fewer than this for all neighbours together.
+    package var pendingTotalMaximum = 1024
     /// REACHABLE_TIME, randomised between its half and one and a half of it.
     package var reachableTime: UInt64 = 30_000_000_000
     /// RETRANS_TIMER.

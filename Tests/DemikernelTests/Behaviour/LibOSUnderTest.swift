@@ -248,5 +248,5 @@ extension LibOS {
 
 extension Duration {
     /// How long the suite waits for what has to come. Never a pass condition: only a libOS that hangs reaches it.
-    static let patience = Duration.seconds(10)
+    static let patience = Duration.seconds(60)
 }

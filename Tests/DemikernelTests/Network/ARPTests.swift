@@ -113,14 +113,29 @@ import Testing
         #expect(host.end() == 0)
     }
 
-    @Test func `four frames wait for a neighbour, the youngest`() throws {
-        var host = try NetworkHost()
+    @Test func `no more frames than allowed wait for a neighbour, the youngest`() throws {
+        var host = try NetworkHost { configuration, _ in configuration.neighbours.pendingMaximum = 4 }
         let socket = try host.bind("0.0.0.0:1000")
         for number in 0..<6 { try host.send(socket, [UInt8(number)], to: "10.0.0.2:9") }
         let frames = host.receive(arp(.reply, to: NetworkHost.mac, NetworkHost.v4))
         #expect(frames.map { $0.udp?.payload } == [[2], [3], [4], [5]])
         let drops = host.stack.ip.counters.pendingDrops
         #expect(drops == 2)
+        #expect(host.end() == 0)
+    }
+
+    @Test func `where many neighbours are waited for, each has its share`() throws {
+        var host = try NetworkHost { configuration, _ in
+            configuration.neighbours.pendingMaximum = 8
+            configuration.neighbours.pendingShare = 2
+            configuration.neighbours.pendingTotalMaximum = 10
+        }
+        let socket = try host.bind("0.0.0.0:1000")
+        // Two neighbours that never answer take all there is; the third still has its share.
+        for last in [11, 12, 2] { for number in 0..<8 { try host.send(socket, [UInt8(number)], to: "10.0.0.\(last):9") } }
+        let frames = host.receive(arp(.reply, to: NetworkHost.mac, NetworkHost.v4))
+        #expect(frames.map { $0.udp?.payload } == [[6], [7]])
+        host.pass(milliseconds: 60_000)
         #expect(host.end() == 0)
     }
 

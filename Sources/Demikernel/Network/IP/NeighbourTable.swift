@@ -31,7 +31,7 @@ struct Neighbour: BitwiseCopyable {
 /// the last quarter of them. Every operation is O(1) and allocates nothing.
 ///
 /// Invariant: every slot that is in use is in exactly one list; `timed` and `delayed` are in the order of their deadlines, because each has
-/// one interval; pending frames are owned by the table, at most `pendingMaximum` for each slot.
+/// one interval; pending frames are owned by the table, at most `pendingMaximum` for each slot; `pendingCount` is how many they are in all.
 struct NeighbourTable: ~Copyable {
     /// `idle`: no timer, the longest unconfirmed first; `timed`: waiting for an answer; `delayed`: waiting to be probed.
     enum List: UInt8, BitwiseCopyable { case idle, timed, delayed, fixed }
@@ -45,6 +45,10 @@ struct NeighbourTable: ~Copyable {
     private var index: HashIndex
     private let hash: NetworkHash
     private let pendingMaximum: Int
+    private let pendingShare: Int
+    private let pendingTotalMaximum: Int
+    /// Frames that wait, for all neighbours.
+    private(set) var pendingCount = 0
     let capacity: Int
     private var lists = InlineArray<4, Ends>(repeating: Ends())
     private var used = 0
@@ -58,6 +62,8 @@ struct NeighbourTable: ~Copyable {
         let index = try HashIndex(capacity: capacity)
         self.capacity = capacity
         self.pendingMaximum = pendingMaximum
+        pendingShare = max(1, configuration.pendingShare)
+        pendingTotalMaximum = configuration.pendingTotalMaximum
         self.hash = hash
         self.entries = entries
         self.pending = pending
@@ -135,12 +141,15 @@ struct NeighbourTable: ~Copyable {
     // MARK: Pending frames
 
     /// Keeps a frame until the neighbour is found; answers the oldest where there are too many, for the caller to release. RFC 1122, section
-    /// 2.3.2.2; RFC 4861, section 7.2.2.
+    /// 2.3.2.2; RFC 4861, section 7.2.2. What all neighbours share may be used up; their own shares never are.
     mutating func enqueue(_ frame: Frame, _ slot: UInt32) -> Frame? {
-        let oldest = Int(self[slot].pendingCount) == pendingMaximum ? dequeue(slot) : nil
+        let waiting = Int(self[slot].pendingCount)
+        let isFull = waiting == pendingMaximum || (waiting >= pendingShare && pendingCount >= pendingTotalMaximum)
+        let oldest = isFull ? dequeue(slot) : nil
         let place = (Int(self[slot].pendingFirst) + Int(self[slot].pendingCount)) % pendingMaximum
         pending[Int(slot) * pendingMaximum + place] = frame
         self[slot].pendingCount += 1
+        pendingCount += 1
         return oldest
     }
 
@@ -150,6 +159,7 @@ struct NeighbourTable: ~Copyable {
         let frame = pending[Int(slot) * pendingMaximum + Int(self[slot].pendingFirst)]
         self[slot].pendingFirst = UInt8((Int(self[slot].pendingFirst) + 1) % pendingMaximum)
         self[slot].pendingCount -= 1
+        pendingCount -= 1
         return frame
     }
 

@@ -197,8 +197,9 @@ extension TCPConnection {
             return challenge(&shared, ip: &ip, now: now)
         }
         guard segment.flags.contains(.ack) else { return frame.release() }
-        updateTimestamp(segment, now)
         guard receiveAcknowledgment(segment, &shared, ip: &ip, events: &events, now: now) else { return frame.release() }
+        // Not before its ACK was believed: whoever guesses a number in the window could otherwise make the peer's own segments too old.
+        updateTimestamp(segment, now)
         lastReceived = now
         noteMark(segment, &shared, ip: &ip, now: now)
         receiveText(&segment, frame, &shared, ip: &ip, events: &events, now: now)

@@ -54,7 +54,8 @@ extension TCPConnection {
     /// How many of `unsent` bytes the windows and the rules against small segments let go now; 0 for none.
     @inline(__always)
     private mutating func sendable(_ unsent: UInt32) -> UInt32 {
-        let full = UInt32(segmentSize)
+        // What reports out-of-order data takes its bytes from the segment's: RFC 6691, section 2.
+        let full = UInt32(segmentSize) &- (reorder.isEmpty ? 0 : UInt32(reportBytes(Int(segmentSize) / 2)))
         let flight = flightSize
         // The peer may have shrunk its window: the edge lies behind SND.NXT then.
         let usable = sendWindow > flight ? sendWindow &- flight : 0
@@ -92,25 +93,27 @@ extension TCPConnection {
         _ sequence: SequenceNumber, _ length: Int, fin: Bool, isNew: Bool, _ shared: inout TCPShared, ip: inout NetworkLayer, now: UInt64
     ) -> Bool {
         guard ip.canSend else { return block(&shared) }
+        let reported = reorder.isEmpty ? 0 : reportBytes(Int(segmentSize) &- length)
         guard length <= Self.copiedMaximum || queue.isScattered(sequence, length) else {
-            return sendSlices(sequence, length, fin: fin, isNew: isNew, &shared, ip: &ip, now: now)
+            return sendSlices(sequence, length, reported, fin: fin, isNew: isNew, &shared, ip: &ip, now: now)
         }
-        let headerLength = dataHeaderLength
+        let headerLength = fixedHeaderLength &+ reported
         let packet = ip.makePacket(transportBytes: headerLength &+ length)
         guard !packet.isNull else { return block(&shared) }
         var sum: UInt64 = 0
         if length > 0 {
             sum = queue.copy(sequence, length, to: packet.packet.slice(from: headerLength), sums: !ip.leavesChecksum(on: path))
         }
-        return sendSegment(packet, .empty, sum, sequence, length, fin: fin, isNew: isNew, &shared, ip: &ip, now: now)
+        return sendSegment(packet, .empty, sum, sequence, length, reported, fin: fin, isNew: isNew, &shared, ip: &ip, now: now)
     }
 
     /// The same for a longer segment: its header, and slices of the application's buffers.
     @inline(never)
     private mutating func sendSlices(
-        _ sequence: SequenceNumber, _ length: Int, fin: Bool, isNew: Bool, _ shared: inout TCPShared, ip: inout NetworkLayer, now: UInt64
+        _ sequence: SequenceNumber, _ length: Int, _ reported: Int, fin: Bool, isNew: Bool, _ shared: inout TCPShared, ip: inout NetworkLayer,
+        now: UInt64
     ) -> Bool {
-        let packet = ip.makePacket(transportBytes: dataHeaderLength)
+        let packet = ip.makePacket(transportBytes: fixedHeaderLength &+ reported)
         guard !packet.isNull else { return block(&shared) }
         var sum: UInt64 = 0
         let payload = queue.slices(sequence, length, sums: !ip.leavesChecksum(on: path), sum: &sum, in: shared.heap)
@@ -118,20 +121,20 @@ extension TCPConnection {
             packet.release()
             return block(&shared)
         }
-        return sendSegment(packet, payload, sum, sequence, length, fin: fin, isNew: isNew, &shared, ip: &ip, now: now)
+        return sendSegment(packet, payload, sum, sequence, length, reported, fin: fin, isNew: isNew, &shared, ip: &ip, now: now)
     }
 
-    /// The header of a segment with data, in bytes: timestamps are its only options.
-    @inline(__always) private var dataHeaderLength: Int { flags.contains(.timestamps) ? 32 : 20 }
+    /// The header of every segment of this connection, in bytes: with timestamps, without reports.
+    @inline(__always) private var fixedHeaderLength: Int { flags.contains(.timestamps) ? 32 : 20 }
 
-    /// Sends the segment of which `packet` is the header's room and what was copied behind it, and `payload` the rest; `sum` is that of the
-    /// data. Takes their references in any case.
+    /// Sends the segment of which `packet` is the header's room, `reported` bytes of it for what has come out of order, and what was copied
+    /// behind it, and `payload` the rest; `dataSum` is that of the data. Takes their references in any case.
     @inline(always)
     private mutating func sendSegment(
-        _ packet: Segment, _ payload: SegmentList, _ dataSum: UInt64, _ sequence: SequenceNumber, _ length: Int, fin: Bool, isNew: Bool,
-        _ shared: inout TCPShared, ip: inout NetworkLayer, now: UInt64
+        _ packet: Segment, _ payload: SegmentList, _ dataSum: UInt64, _ sequence: SequenceNumber, _ length: Int, _ reported: Int, fin: Bool,
+        isNew: Bool, _ shared: inout TCPShared, ip: inout NetworkLayer, now: UInt64
     ) -> Bool {
-        let headerLength = dataHeaderLength
+        let headerLength = fixedHeaderLength &+ reported
         let bytes = packet.packet
         // PSH where the queue is empty behind the segment: RFC 9293, section 3.9.1.2.
         var bits: UInt32 = 0x10
@@ -141,7 +144,8 @@ extension TCPConnection {
         let headerSum = writeHeader(bytes, sequence, bits, headerLength, now)
         let pseudoHeader = path.pseudoHeader(.tcp, length: headerLength &+ length)
         let sums = !ip.leavesChecksum(on: path)
-        let offload = finishChecksum(bytes, sums ? pseudoHeader &+ dataSum &+ headerSum : pseudoHeader, sums)
+        let reportSum = reported > 0 ? writeReport(bytes, from: fixedHeaderLength, to: headerLength, sums: sums) : 0
+        let offload = finishChecksum(bytes, sums ? pseudoHeader &+ dataSum &+ headerSum &+ reportSum : pseudoHeader, sums)
         shared.counters.segmentsSent &+= 1
         shared.counters.bytesSent &+= UInt64(truncatingIfNeeded: length)
         noteAcknowledgementSent()
@@ -291,6 +295,25 @@ extension TCPConnection {
         noteAcknowledgementSent()
         let traffic = options.trafficClass &<< 2
         ip.send(packet, payload: .empty, on: &path, proto: 6, traffic: traffic, dontFragment: true, offload: offload, now: now)
+    }
+
+    /// Bytes of the option that reports what has come out of order, in a segment of data with this much room; 0 where there is none. RFC 2018,
+    /// section 4: as many segments as possible carry it.
+    @inline(never)
+    private func reportBytes(_ available: Int) -> Int {
+        guard flags.contains(.selectiveAcknowledgement), available >= 12 else { return 0 }
+        var blocks = TCPOptions()
+        reorder.report(into: &blocks)
+        return 4 + 8 * min(blocks.sackCount, flags.contains(.timestamps) ? 3 : 4, (available - 4) / 8)
+    }
+
+    /// Writes that option; answers its sum where one is wanted.
+    @inline(never)
+    private func writeReport(_ bytes: PacketBytes, from start: Int, to end: Int, sums: Bool) -> UInt64 {
+        var blocks = TCPOptions()
+        reorder.report(into: &blocks)
+        writeBlocks(blocks, bytes, from: start, to: end)
+        return sums ? InternetChecksum.sum(bytes.slice(start, end - start)) : 0
     }
 
     /// NOP, NOP, SACK, behind the other options.

@@ -11,6 +11,8 @@ struct TCPShared: ~Copyable {
     var random: NetworkRandom
     /// Connections that have something to do when the burst ends: a list through `TCPConnection.nextPending`.
     var pending = TCPShared.endOfPending
+    /// When that is to be tried again, where the last burst has left some. A burst, a poll and a call try it anyway.
+    var pendingDeadline: UInt64 = 0
     /// Answers to strangers that may still be sent in this second. RFC 5961, section 7.
     var answersLeft: Int
     var answersRenewedAt: UInt64 = 0
@@ -22,6 +24,8 @@ struct TCPShared: ~Copyable {
     /// `nextPending` of a connection that is not in the list, and of the last one in it.
     static var notPending: UInt32 { .max }
     static var endOfPending: UInt32 { .max - 1 }
+    /// Nanoseconds until an exhausted heap is asked again.
+    static var memoryInterval: UInt64 { 1_000_000 }
 
     /// Whether one more answer may be sent to somebody who may not be the peer. Counts where not.
     mutating func mayAnswer(_ now: UInt64) -> Bool {

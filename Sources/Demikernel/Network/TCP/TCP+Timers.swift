@@ -26,8 +26,8 @@ extension TCP {
     /// When `poll` has something to do; nil for never. It can be earlier than that, never later. What waits for room below has nothing to do before
     /// there is some: `canSend` says whether there is.
     package mutating func nextDeadline(canSend: Bool) -> UInt64? {
-        if canSend, shared.pending != TCPShared.endOfPending { return 0 }
-        let deadline = min(shared.timers.nextDeadline() ?? .max, timeWaits.deadline)
+        var deadline = min(shared.timers.nextDeadline() ?? .max, timeWaits.deadline)
+        if canSend, shared.pending != TCPShared.endOfPending { deadline = min(deadline, shared.pendingDeadline) }
         return deadline == .max ? nil : deadline
     }
 
@@ -52,6 +52,8 @@ extension TCP {
             }
             slot = next
         }
+        // What is still there was refused memory, unless the frame queue is full: asking at once again would be spinning.
+        shared.pendingDeadline = shared.pending != TCPShared.endOfPending && ip.canSend ? now &+ TCPShared.memoryInterval : 0
     }
 }
 

@@ -113,8 +113,8 @@ extension TCPConnection {
     @inline(__always)
     private mutating func openWindow(_ shared: inout TCPShared, ip: inout NetworkLayer, now: UInt64) {
         let offered = receiveEdge.distance(from: receiveNext)
-        // While there is a good deal on offer, the next acknowledgement is soon enough.
-        guard offered < min(receiveLimit / 2, 32_768) else { return }
+        // While there is a good deal on offer, and two segments at least, the next acknowledgement is soon enough.
+        guard offered < min(receiveLimit / 2, max(32_768, UInt32(receiveSegmentSize) &* 2)) else { return }
         updateWindow(offered, &shared, ip: &ip, now: now)
     }
 
