@@ -5,33 +5,43 @@
 #include <stddef.h>
 #include <stdint.h>
 
-/* The sum of `count` bytes of at most 15, as above. */
-static inline uint64_t dk_checksum_tail(const uint8_t *_Nonnull p, size_t count) {
-    uint64_t sum = 0;
-    if (count & 8) {
-        uint64_t v;
-        __builtin_memcpy(&v, p, 8);
-        sum += (v & 0xffffffffu) + (v >> 32);
-        p += 8;
-    }
+/* Up to this many bytes are summed a word at a time: cheaper than to set up vectors and add up their lanes. */
+#define DK_CHECKSUM_SHORT ((size_t)256)
+
+static inline uint64_t dk_word_load(const uint8_t *_Nonnull p) {
+    uint64_t v;
+    __builtin_memcpy(&v, p, 8);
+    return v;
+}
+
+static inline void dk_word_store(uint8_t *_Nonnull p, uint64_t v) { __builtin_memcpy(p, &v, 8); }
+
+/* A sum of 64-bit words as one of 16-bit words: both 2^64 and 2^16 leave 1 when divided by 2^16 - 1. */
+static inline uint64_t dk_words_fold(unsigned __int128 sum) {
+    uint64_t low = (uint64_t)sum;
+    return (low & 0xffffffffu) + (low >> 32) + (uint64_t)(sum >> 64);
+}
+
+/* The last `count` bytes of at most 7, as a word with zeroes behind them: an odd last byte is padded with one. */
+static inline uint64_t dk_word_tail(const uint8_t *_Nonnull p, size_t count) {
+    uint64_t word = 0;
+    size_t shift = 0;
     if (count & 4) {
         uint32_t v;
         __builtin_memcpy(&v, p, 4);
-        sum += v;
+        word = v;
         p += 4;
+        shift = 32;
     }
     if (count & 2) {
         uint16_t v;
         __builtin_memcpy(&v, p, 2);
-        sum += v;
+        word |= (uint64_t)v << shift;
         p += 2;
+        shift += 16;
     }
-    if (count & 1) {
-        uint16_t v = 0;
-        __builtin_memcpy(&v, p, 1); /* an odd last byte is padded with a zero behind it */
-        sum += v;
-    }
-    return sum;
+    if (count & 1) word |= (uint64_t)*p << shift;
+    return word;
 }
 
 #if defined(__SSE2__)
@@ -65,33 +75,31 @@ static inline uint64_t dk_checksum_sum(const void *_Nonnull start, size_t count)
     const uint8_t *p = (const uint8_t *)start;
     uint64_t sum = 0;
 #if defined(__SSE2__)
-    while (count >= 32) {
-        size_t chunk = (count < DK_CHECKSUM_CHUNK ? count : DK_CHECKSUM_CHUNK) & ~(size_t)31;
-        const uint8_t *end = p + chunk;
-        dk_sums a = {0, 0, 0, 0}, b = {0, 0, 0, 0};
-        do {
-            a = dk_words_add(a, dk_words_load(p));
-            b = dk_words_add(b, dk_words_load(p + 16));
-            p += 32;
-        } while (p != end);
-        sum += dk_sums_total(a + b, chunk / 16);
-        count -= chunk;
-    }
-#else
-    for (; count >= 32; count -= 32, p += 32) {
-        uint32_t v[8];
-        __builtin_memcpy(v, p, 32);
-        for (int i = 0; i < 8; i++) sum += v[i];
+    if (count >= DK_CHECKSUM_SHORT) {
+        while (count >= 32) {
+            size_t chunk = (count < DK_CHECKSUM_CHUNK ? count : DK_CHECKSUM_CHUNK) & ~(size_t)31;
+            const uint8_t *end = p + chunk;
+            dk_sums a = {0, 0, 0, 0}, b = {0, 0, 0, 0};
+            do {
+                a = dk_words_add(a, dk_words_load(p));
+                b = dk_words_add(b, dk_words_load(p + 16));
+                p += 32;
+            } while (p != end);
+            sum += dk_sums_total(a + b, chunk / 16);
+            count -= chunk;
+        }
     }
 #endif
-    if (count == 0) return sum;
-    if (count & 16) {
-        uint64_t v[2];
-        __builtin_memcpy(v, p, 16);
-        sum += (v[0] & 0xffffffffu) + (v[0] >> 32) + (v[1] & 0xffffffffu) + (v[1] >> 32);
-        p += 16;
+    unsigned __int128 words = 0;
+    for (; count >= 32; count -= 32, p += 32) {
+        words += dk_word_load(p);
+        words += dk_word_load(p + 8);
+        words += dk_word_load(p + 16);
+        words += dk_word_load(p + 24);
     }
-    return sum + dk_checksum_tail(p, count & 15);
+    for (; count >= 8; count -= 8, p += 8) words += dk_word_load(p);
+    if (count != 0) words += dk_word_tail(p, count);
+    return sum + dk_words_fold(words);
 }
 
 /* Copies `count` bytes, which do not overlap, and answers their sum, in one pass. */
@@ -100,26 +108,47 @@ static inline uint64_t dk_checksum_copy(void *_Nonnull target, const void *_Nonn
     uint8_t *q = (uint8_t *)target;
     uint64_t sum = 0;
 #if defined(__SSE2__)
-    while (count >= 32) {
-        size_t chunk = (count < DK_CHECKSUM_CHUNK ? count : DK_CHECKSUM_CHUNK) & ~(size_t)31;
-        const uint8_t *end = p + chunk;
-        dk_sums a = {0, 0, 0, 0}, b = {0, 0, 0, 0};
-        do {
-            dk_words v = dk_words_load(p), w = dk_words_load(p + 16);
-            __builtin_memcpy(q, &v, 16);
-            __builtin_memcpy(q + 16, &w, 16);
-            a = dk_words_add(a, v);
-            b = dk_words_add(b, w);
-            p += 32;
-            q += 32;
-        } while (p != end);
-        sum += dk_sums_total(a + b, chunk / 16);
-        count -= chunk;
+    if (count >= DK_CHECKSUM_SHORT) {
+        while (count >= 32) {
+            size_t chunk = (count < DK_CHECKSUM_CHUNK ? count : DK_CHECKSUM_CHUNK) & ~(size_t)31;
+            const uint8_t *end = p + chunk;
+            dk_sums a = {0, 0, 0, 0}, b = {0, 0, 0, 0};
+            do {
+                dk_words v = dk_words_load(p), w = dk_words_load(p + 16);
+                __builtin_memcpy(q, &v, 16);
+                __builtin_memcpy(q + 16, &w, 16);
+                a = dk_words_add(a, v);
+                b = dk_words_add(b, w);
+                p += 32;
+                q += 32;
+            } while (p != end);
+            sum += dk_sums_total(a + b, chunk / 16);
+            count -= chunk;
+        }
     }
 #endif
-    if (count == 0) return sum;
-    __builtin_memcpy(q, p, count);
-    return sum + dk_checksum_sum(q, count);
+    unsigned __int128 words = 0;
+    for (; count >= 32; count -= 32, p += 32, q += 32) {
+        uint64_t a = dk_word_load(p), b = dk_word_load(p + 8), c = dk_word_load(p + 16), d = dk_word_load(p + 24);
+        dk_word_store(q, a);
+        dk_word_store(q + 8, b);
+        dk_word_store(q + 16, c);
+        dk_word_store(q + 24, d);
+        words += a;
+        words += b;
+        words += c;
+        words += d;
+    }
+    for (; count >= 8; count -= 8, p += 8, q += 8) {
+        uint64_t a = dk_word_load(p);
+        dk_word_store(q, a);
+        words += a;
+    }
+    if (count != 0) {
+        words += dk_word_tail(p, count);
+        __builtin_memcpy(q, p, count);
+    }
+    return sum + dk_words_fold(words);
 }
 
 #endif

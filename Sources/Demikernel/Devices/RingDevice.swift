@@ -69,74 +69,71 @@ package struct RingDevice: NetworkDevice, ~Copyable {
             seenPut = incoming.loadPut()
             guard received != seenPut else { return }
         }
-        // In locals, so that they stay in registers.
         let ring = incoming
         let end = received &+ min(seenPut &- received, UInt64(truncatingIfNeeded: burst.room))
-        var position = received
-        var (frames, bytes) = (0, 0)
-        while position != end {
-            let slot = unsafe ring.slot(position)
-            position &+= 1
-            let count = unsafe slot.pointee.byteCount
-            if unsafe slot.pointee.rest.isEmpty {
-                unsafe burst.append(moving: slot)
-            } else if !(unsafe Self.gather(slot.pointee, into: &burst)) {
+        while received != end {
+            let slot = unsafe ring.slot(received)
+            received &+= 1
+            guard unsafe slot.pointee.rest.isEmpty else {
+                unsafe gather(slot.pointee, into: &burst)
                 continue
             }
-            frames &+= 1
-            bytes &+= count
+            statistics.receivedFrames &+= 1
+            statistics.receivedBytes &+= unsafe UInt64(truncatingIfNeeded: slot.pointee.head.byteCount)
+            unsafe burst.append(moving: slot)
         }
-        statistics.receivedFrames &+= UInt64(truncatingIfNeeded: frames)
-        statistics.receivedBytes &+= UInt64(truncatingIfNeeded: bytes)
-        statistics.receiveDrops &+= end &- received &- UInt64(truncatingIfNeeded: frames)
-        received = end
         ring.storeTaken(end)
     }
 
-    /// A frame in several pieces; false, with the frame released, where the heap is exhausted.
+    /// A frame in several pieces; dropped where the heap is exhausted.
     @inline(never)
-    private static func gather(_ frame: Frame, into burst: inout FrameBurst) -> Bool {
-        guard let whole = frame.inOneSegment(of: burst.heap) else { return false }
+    private mutating func gather(_ frame: Frame, into burst: inout FrameBurst) {
+        guard let whole = frame.inOneSegment(of: burst.heap) else {
+            statistics.receiveDrops &+= 1
+            return
+        }
+        statistics.receivedFrames &+= 1
+        statistics.receivedBytes &+= UInt64(truncatingIfNeeded: whole.byteCount)
         burst.append(whole)
-        return true
     }
 
     package mutating func transmit(_ burst: inout FrameBurst) {
         guard !burst.isEmpty else { return }
-        guard isConnected else {
-            statistics.transmitDrops &+= UInt64(burst.count)
-            return burst.removeAll()
-        }
-        var free = outgoing.capacity &- (transmitted &- seenTaken)
-        if free < burst.count {
-            seenTaken = outgoing.loadTaken()
-            free = outgoing.capacity &- (transmitted &- seenTaken)
-        }
+        guard isConnected else { return dropAll(&burst) }
         let ring = outgoing
+        if ring.capacity &- (transmitted &- seenTaken) < burst.count { seenTaken = ring.loadTaken() }
         let limit = capabilities.frameByteCountMaximum
-        let end = transmitted &+ free
-        var position = transmitted
-        var bytes = 0
-        while position != end, !burst.isEmpty {
+        let end = seenTaken &+ ring.capacity
+        while transmitted != end, !burst.isEmpty {
             let count = burst.firstByteCount
             guard count <= limit, count >= 14 else {
-                statistics.transmitDrops &+= 1
-                burst.removeFirst().release()
+                dropFirst(of: &burst)
                 continue
             }
-            unsafe burst.removeFirst(movingTo: ring.slot(position))
-            position &+= 1
-            bytes &+= count
+            unsafe burst.removeFirst(movingTo: ring.slot(transmitted))
+            transmitted &+= 1
+            statistics.transmittedFrames &+= 1
+            statistics.transmittedBytes &+= UInt64(truncatingIfNeeded: count)
         }
-        statistics.transmittedFrames &+= position &- transmitted
-        statistics.transmittedBytes &+= UInt64(truncatingIfNeeded: bytes)
-        transmitted = position
         if !burst.isEmpty { statistics.transmitStalls &+= 1 }
         if capabilities.isLoop {
-            outgoing.storePut(transmitted)
-        } else if outgoing.publish(transmitted) {
+            ring.storePut(transmitted)
+        } else if ring.publish(transmitted) {
             dk_event_signal(otherEvent)
         }
+    }
+
+    /// A frame that is no frame of this Ethernet.
+    @inline(never)
+    private mutating func dropFirst(of burst: inout FrameBurst) {
+        statistics.transmitDrops &+= 1
+        burst.removeFirst().release()
+    }
+
+    @inline(never)
+    private mutating func dropAll(_ burst: inout FrameBurst) {
+        statistics.transmitDrops &+= UInt64(burst.count)
+        burst.removeAll()
     }
 
     package mutating func prepareToSleep() -> Bool {

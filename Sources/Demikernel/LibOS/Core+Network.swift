@@ -24,8 +24,8 @@ extension Core {
     private mutating func take(_ event: SocketEvent, now: UInt64) {
         let index = event.tag
         guard index < queues.end, queues[index].kind.isNetwork else { return }
+        queues[index].flags.insert(.readable)
         if queues[index].state == .connecting { finishNetworkConnect(index, event.kinds) }
-        if event.kinds.contains(.acceptable) { queues[index].flags.insert(.readable) }
         pollNetworkSocket(index, now: now)
     }
 

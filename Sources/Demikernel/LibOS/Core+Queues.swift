@@ -29,8 +29,7 @@ extension Core {
         switch queues[index].kind {
         case .memory:
             guard address == nil else { throw .noAddressHere }
-            let slot = try begin(.push, on: index)
-            operations[slot].segments = segments
+            let slot = try begin(.push, on: index, segments)
             pushMemory(index, slot)
             return slot
         case .kernelStream, .networkStream:
@@ -39,10 +38,8 @@ extension Core {
             guard !queues[index].flags.contains(.sendShutdown) else {
                 throw DemikernelError(.brokenPipe, "the socket is shut down for sending")
             }
-            let slot = try begin(.push, on: index)
-            operations[slot].segments = segments
-            operations[slot].progress = 0
-            if queues[index].kind == .networkStream { pushNetworkStream(index, slot) } else { submitStream(index, slot) }
+            let slot = try begin(.push, on: index, segments)
+            if queues[index].kind == .networkStream { pushNetworkStream(index, slot, segments) } else { submitStream(index, slot) }
             return slot
         case .kernelDatagram, .networkDatagram: return try pushDatagram(index, segments, to: address)
         case .kernelListener, .networkListener, .free: throw .notConnected(.listening)
@@ -64,12 +61,10 @@ extension Core {
         } else if queues[index].state != .connected {
             throw DemikernelError(.addressRequired, "the socket is not connected and no address is given")
         }
-        let slot = try begin(.push, on: index)
-        operations[slot].segments = segments
-        operations[slot].progress = 0
+        let slot = try begin(.push, on: index, segments)
         if let address { operations[slot].setAddress(address) }
         if queues[index].kind == .networkDatagram {
-            pushNetworkDatagram(index, slot)
+            pushNetworkDatagram(index, slot, segments, to: address)
             return slot
         }
         if queues[index].state == .unbound { queues[index].state = .bound }

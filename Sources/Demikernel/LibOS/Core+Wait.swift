@@ -40,8 +40,14 @@ extension Core {
 
     @inline(never)
     private mutating func waitSlowly(_ token: QToken, timeout: UInt64?) throws(DemikernelError) {
-        let deadline = deadline(after: timeout)
+        // Most of what is waited for comes with the first turn: deadlines and sleep are no question before it.
         var isFirst = true
+        if network.isPresent, spin != 0 {
+            idleTurnInline()
+            if operations[token.slot].phase == .complete { return }
+            isFirst = false
+        }
+        let deadline = deadline(after: timeout)
         if operations[token.slot].kind == .push { sendDeferred() }
         while operations[token.slot].phase != .complete {
             guard isFirst || !hasPassed(deadline) else { throw .timedOut }

@@ -107,7 +107,11 @@ package struct Core: ~Copyable {
 
     /// A turn of a waiting call, which has run the ready tasks: one background task, mostly the device's fast path, then what other threads
     /// ask for and what is due, then the tasks that all this has made ready.
-    package mutating func idleTurn() {
+    package mutating func idleTurn() { idleTurnInline() }
+
+    /// The same within its caller.
+    @inline(always)
+    mutating func idleTurnInline() {
         let now = clock.now()
         turnTime = now
         runBackground(now: now)
@@ -124,6 +128,7 @@ package struct Core: ~Copyable {
         return turnTime
     }
 
+    @inline(__always)
     mutating func noteProgress(now: UInt64) {
         if completedCount != lastProgressCount {
             lastProgressCount = completedCount
@@ -155,17 +160,27 @@ package struct Core: ~Copyable {
     }
 
     /// Completes the timers that are due, in the order of their times: waking their tasks would poll them in the order of their slots.
+    @inline(__always)
     mutating func fireTimers(now: UInt64) {
-        guard !timers.isEmpty else { return }
+        if !timers.isEmpty { firePendingTimers(now: now) }
+    }
+
+    @inline(never)
+    private mutating func firePendingTimers(now: UInt64) {
         while let token = timers.popExpired(now: now) {
             if operations.contains(token) && operations[token.slot].phase == .pending { complete(token.slot) }
         }
     }
 
     /// Does what other threads asked for: cancellations, and memory that they gave back.
+    @inline(__always)
     mutating func mailboxTurn() {
         heap.drainReturns()
-        guard mailbox.hasMail else { return }
+        if mailbox.hasMail { takeMail() }
+    }
+
+    @inline(never)
+    private mutating func takeMail() {
         mailbox.clearFlag()
         for token in mailbox.takeCancellations() { cancelAwaited(token) }
         for closed in mailbox.takeClosed() { closeAbandoned(closed) }
@@ -222,11 +237,12 @@ package struct Core: ~Copyable {
     /// Completes a pending operation that is in no queue's list any more.
     @inline(__always)
     mutating func complete(_ slot: UInt32, errno: Int32 = 0) {
-        assert(operations[slot].phase == .pending)
-        operations[slot].phase = .complete
-        operations[slot].errno = errno
+        let operation = unsafe operations.pointer(to: slot)
+        assert(unsafe operation.pointee.phase == .pending)
+        unsafe operation.pointee.phase = .complete
+        unsafe operation.pointee.errno = errno
         completedCount &+= 1
-        guard operations[slot].flags.isDisjoint(with: [.awaited, .abandoned]) else { return completeForTask(slot) }
+        guard unsafe operation.pointee.flags.isDisjoint(with: [.awaited, .abandoned]) else { return completeForTask(slot) }
         completions.append(slot, in: operations)
     }
 
@@ -258,10 +274,10 @@ package struct Core: ~Copyable {
         complete(slot, errno: errno)
     }
 
-    /// A new pending operation on a queue. Throws ENOMEM where the table is full.
+    /// A new pending operation on a queue, to which the references of `segments` pass. Throws ENOMEM where the table is full.
     @inline(__always)
-    mutating func begin(_ kind: OperationKind, on index: UInt32) throws(DemikernelError) -> UInt32 {
-        guard let slot = operations.insert(kind, queue: index) else {
+    mutating func begin(_ kind: OperationKind, on index: UInt32, _ segments: SegmentList = .empty) throws(DemikernelError) -> UInt32 {
+        guard let slot = operations.insert(kind, queue: index, segments: segments) else {
             throw DemikernelError(.noMemory, "too many operations are pending: wait for some, or raise operations.capacity")
         }
         return slot
@@ -275,14 +291,16 @@ package struct Core: ~Copyable {
     @inline(__always)
     package mutating func take(_ token: QToken) -> RawCompletion {
         let slot = token.slot
-        assert(operations[slot].phase == .complete)
-        let result = RawCompletion(
-            token: token, errno: operations[slot].errno, kind: operations[slot].kind,
-            hasAddress: operations[slot].flags.contains(.hasAddress), descriptor: queues.descriptor(of: operations[slot].queue),
-            accepted: queues.descriptor(of: operations[slot].accepted), segments: operations[slot].segments,
+        let operation = unsafe operations.pointer(to: slot)
+        assert(unsafe operation.pointee.phase == .complete)
+        let flags = unsafe operation.pointee.flags
+        let result = unsafe RawCompletion(
+            token: token, errno: operation.pointee.errno, kind: operation.pointee.kind, hasAddress: flags.contains(.hasAddress),
+            descriptor: queues.descriptor(of: operation.pointee.queue), accepted: queues.descriptor(of: operation.pointee.accepted),
+            segments: operation.pointee.segments,
             // The address is on the operation's second cache line: left alone where there is none.
-            address: operations[slot].flags.contains(.hasAddress) ? operations[slot].address : .any(port: 0))
-        if !operations[slot].flags.contains(.unlisted) { completions.remove(slot, in: operations) }
+            address: flags.contains(.hasAddress) ? operation.pointee.address : .any(port: 0))
+        if !flags.contains(.unlisted) { completions.remove(slot, in: operations) }
         operations.remove(slot)
         return result
     }

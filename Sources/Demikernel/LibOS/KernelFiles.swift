@@ -135,9 +135,7 @@ extension Core {
     private static var fileReadLength: Int { 65_536 }
 
     mutating func pushFile(_ index: UInt32, _ segments: SegmentList) throws(DemikernelError) -> UInt32 {
-        let slot = try begin(.push, on: index)
-        operations[slot].segments = segments
-        operations[slot].progress = 0
+        let slot = try begin(.push, on: index, segments)
         queues[index].writers.append(slot, in: operations)
         pollFile(index)
         return slot

@@ -27,11 +27,11 @@ extension Core {
 
     /// A push on a connection: complete at once where the send buffer has room.
     @inline(__always)
-    mutating func pushNetworkStream(_ index: UInt32, _ slot: UInt32) {
-        guard queues[index].writers.isEmpty, operations[slot].segments.byteCount <= Self.sendUnit else { return queueNetworkPush(index, slot) }
+    mutating func pushNetworkStream(_ index: UInt32, _ slot: UInt32, _ segments: SegmentList) {
+        guard queues[index].writers.isEmpty, segments.byteCount <= Self.sendUnit else { return queueNetworkPush(index, slot) }
         let isLast = isLastAnswer
         let now = readTime()
-        switch network.stack.tcp.send(streamSocket(index), operations[slot].segments, ip: &network.stack.ip, now: now) {
+        switch network.stack.tcp.send(streamSocket(index), segments, ip: &network.stack.ip, now: now) {
         case .taken:
             operations[slot].segments = .empty
             complete(slot)
@@ -97,94 +97,104 @@ extension Core {
     }
 
     /// A datagram: complete when it is on its way to the device, or waits there for its neighbour's address.
-    mutating func pushNetworkDatagram(_ index: UInt32, _ slot: UInt32) {
+    @inline(always)
+    mutating func pushNetworkDatagram(_ index: UInt32, _ slot: UInt32, _ segments: SegmentList, to address: SocketAddress?) {
         if queues[index].state == .unbound, let errno = bindUnbound(index) { return complete(slot, errno: errno) }
         guard queues[index].writers.isEmpty else { return queues[index].writers.append(slot, in: operations) }
         // IP wants no exact time, and reading the clock is a good part of what a datagram costs.
-        guard let errno = trySend(index, slot, now: turnTime) else {
+        guard let errno = trySend(index, segments, to: address, now: turnTime) else {
             queues[index].writers.append(slot, in: operations)
             return scheduler.application.wake(slot)
         }
         let isLast = isLastAnswer
+        if errno == 0 { operations[slot].segments = .empty }
         complete(slot, errno: errno)
         network.transmitBatch(atOnce: isLast)
     }
 
     /// True where the first of a UDP socket's pushes completed.
     private mutating func sendDatagram(_ index: UInt32, _ slot: UInt32, now: UInt64) -> Bool {
-        guard let errno = trySend(index, slot, now: now) else {
+        let target = operations[slot].flags.contains(.hasAddress) ? operations[slot].address : nil
+        guard let errno = trySend(index, operations[slot].segments, to: target, now: now) else {
             // The device is full: its task runs again with the next turn.
             scheduler.application.wake(slot)
             return false
         }
+        if errno == 0 { operations[slot].segments = .empty }
         completeWriter(index, slot, errno: errno)
         return true
     }
 
     /// One try to send a datagram: an errno or 0, nil where there is no room. What was sent is the stack's.
-    @inline(__always)
-    private mutating func trySend(_ index: UInt32, _ slot: UInt32, now: UInt64) -> Int32? {
+    @inline(always)
+    private mutating func trySend(_ index: UInt32, _ segments: SegmentList, to target: SocketAddress?, now: UInt64) -> Int32? {
         if network.stack.ip.outgoing.isFull { network.transmit() }
-        let target = operations[slot].flags.contains(.hasAddress) ? operations[slot].address : nil
         do throws(DemikernelError) {
-            try network.stack.udp.send(datagramSocket(index), operations[slot].segments, to: target, ip: &network.stack.ip, now: now)
+            try network.stack.udp.send(datagramSocket(index), segments, to: target, ip: &network.stack.ip, now: now)
         } catch {
             return error.errno == .wouldBlock || error.errno == .noBufferSpace ? nil : error.errno.rawValue
         }
-        operations[slot].segments = .empty
         return 0
     }
 
     // MARK: - Popping and accepting
 
     /// A pop or an accept: complete at once where something has come.
-    @inline(__always)
+    @inline(always)
     mutating func submitNetworkReader(_ index: UInt32, _ slot: UInt32) {
         if queues[index].readers.isEmpty, let errno = tryNetworkReader(index, slot, now: turnTime) { return complete(slot, errno: errno) }
         queues[index].readers.append(slot, in: operations)
     }
 
     /// One try for a reader: an errno or 0 where it is done, nil where nothing has come.
-    @inline(__always)
+    ///
+    /// `readable` is off from when the stack had nothing left until its next event for the socket: there is no need to ask it in between.
+    @inline(always)
     mutating func tryNetworkReader(_ index: UInt32, _ slot: UInt32, now: UInt64) -> Int32? {
-        switch queues[index].kind {
+        guard queues[index].flags.contains(.readable) else { return nil }
+        return switch queues[index].kind {
         case .networkStream: receiveNetworkStream(index, slot, now: now)
         case .networkDatagram: receiveNetworkDatagram(index, slot)
         default: acceptNetwork(index, slot)
         }
     }
 
-    @inline(__always)
+    @inline(always)
     private mutating func receiveNetworkStream(_ index: UInt32, _ slot: UInt32, now: UInt64) -> Int32? {
         let limit = Int(operations[slot].limit)
         let isSingle = operations[slot].flags.contains(.single)
         switch network.stack.tcp.receive(streamSocket(index), limit: limit, isSingle: isSingle, ip: &network.stack.ip, now: now) {
         case .segments(let segments):
             operations[slot].segments = segments
+            if network.stack.tcp.isDrained(streamSocket(index)) { queues[index].flags.remove(.readable) }
             return 0
-        case .empty: return nil
+        case .empty:
+            queues[index].flags.remove(.readable)
+            return nil
         // A completed pop without bytes, and so with each further pop.
         case .endOfStream: return 0
         case .failed(let errno): return errno
         }
     }
 
+    @inline(always)
     private mutating func receiveNetworkDatagram(_ index: UInt32, _ slot: UInt32) -> Int32? {
-        let error = network.stack.udp.pendingError(datagramSocket(index))
-        guard error == 0 else { return error }
-        guard let (datagram, source) = network.stack.udp.receive(datagramSocket(index)) else { return nil }
-        var segments = datagram
+        let reading = network.stack.udp.read(datagramSocket(index))
+        if !reading.hasMore { queues[index].flags.remove(.readable) }
+        guard reading.errno == 0 else { return reading.errno }
+        var segment = reading.segment
+        guard !segment.isNull else { return nil }
         // A pop with a limit takes the datagram's beginning; the rest is lost, as with recv(2).
-        let limit = Int(operations[slot].limit)
-        if limit > 0 && segments.byteCount > limit { segments.trimLast(segments.byteCount - limit) }
-        operations[slot].segments = segments
-        operations[slot].setAddress(source)
+        let limit = operations[slot].limit
+        if limit > 0 && segment.count > limit { segment.trimLast(segment.byteCount - Int(limit)) }
+        operations[slot].segments = .single(segment)
+        operations[slot].setAddress(SocketAddress(reading.source, port: reading.port))
         return 0
     }
 
     /// Accepts a connection for a listener's first reader.
+    @inline(never)
     private mutating func acceptNetwork(_ index: UInt32, _ slot: UInt32) -> Int32? {
-        guard queues[index].flags.contains(.readable) else { return nil }
         // The connection stays in the listener's queue; the application may close something and accept again.
         guard let accepted = queues.insert(.networkStream, family: queues[index].family) else { return Errno.tooManyOpenFiles.rawValue }
         guard let socket = network.stack.tcp.accept(streamSocket(index), tag: accepted) else {

@@ -120,6 +120,7 @@ extension Core {
         }
         if direction != .send {
             network.stack.tcp.shutdownReceive(streamSocket(index))
+            queues[index].flags.insert(.readable)
             pollNetworkSocket(index, now: now)
         }
     }

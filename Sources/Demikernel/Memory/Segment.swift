@@ -5,18 +5,20 @@ import CDemikernelShims
 /// Plain data, 16 bytes, without automatic ownership: whoever holds a segment holds one *libOS reference* to its object by convention, and
 /// passes it on or calls ``release()`` exactly once. ``Buffer`` is the application's side, where the compiler does this.
 ///
-/// Invariant: `object` is nil (then both numbers are 0) or the start of a live heap object of at least `offset + count` bytes.
+/// Invariant: `object` is nil (then offset and count are 0) or the start of a live heap object of at least `offset + count` bytes.
 @safe package struct Segment: BitwiseCopyable {
     /// The object's start.
     package private(set) var object: UnsafeMutableRawPointer?
-    package private(set) var offset: UInt32
-    package private(set) var count: UInt32
+    /// The offset in the lower half, the count in the upper: a segment is moved as two words, and never taken apart for it.
+    private var extent: UInt64
 
     @inline(__always) init(unchecked object: UnsafeMutableRawPointer?, offset: UInt32, count: UInt32) {
         unsafe self.object = object
-        self.offset = offset
-        self.count = count
+        extent = UInt64(count) &<< 32 | UInt64(offset)
     }
+
+    @inline(__always) package var offset: UInt32 { UInt32(truncatingIfNeeded: extent) }
+    @inline(__always) package var count: UInt32 { UInt32(truncatingIfNeeded: extent &>> 32) }
 
     @inline(__always) package static var null: Segment { unsafe Segment(unchecked: nil, offset: 0, count: 0) }
     @inline(__always) package var isNull: Bool { unsafe object == nil }
@@ -68,6 +70,16 @@ import CDemikernelShims
         unsafe Superblock(of: object).release(object, ReferenceUnit.libOS)
     }
 
+    /// Whether this segment's reference is the only one to its object, of either kind and on any thread: then all of the object's bytes are its
+    /// holder's. May be false where that is so.
+    @inline(__always) package var isSoleReference: Bool {
+        guard let object = unsafe object else { return false }
+        let superblock = unsafe Superblock(of: object)
+        guard superblock.isOwnedByThisThread else { return false }
+        let record = unsafe superblock.record(superblock.index(of: object))
+        return unsafe record.pointee.references == ReferenceUnit.libOS && dk_atomic_load_u64(record.pending) == 0
+    }
+
     // MARK: Parts
 
     /// A part of this segment, with a reference of its own; null where `range` is not inside. Complexity: O(1).
@@ -79,28 +91,28 @@ import CDemikernelShims
 
     /// Forgets the first `length` bytes, all of them where there are fewer.
     @inline(__always) package mutating func trimFirst(_ length: Int) {
-        let taken = UInt32(truncatingIfNeeded: max(0, min(length, Int(count))))
-        offset &+= taken
-        count &-= taken
+        let taken = UInt64(truncatingIfNeeded: max(0, min(length, Int(count))))
+        // Neither half overflows: the offset ends where the count did.
+        extent = extent &+ taken &- taken &<< 32
     }
 
     /// Forgets the last `length` bytes, all of them where there are fewer.
     @inline(__always) package mutating func trimLast(_ length: Int) {
-        count &-= UInt32(truncatingIfNeeded: max(0, min(length, Int(count))))
+        extent &-= UInt64(truncatingIfNeeded: max(0, min(length, Int(count)))) &<< 32
     }
 
     /// Makes the segment begin `length` bytes earlier. False, and nothing changed, where there is no such room.
     @inline(__always) package mutating func prepend(_ length: Int) -> Bool {
         guard length >= 0, length <= Int(offset) else { return false }
-        offset &-= UInt32(truncatingIfNeeded: length)
-        count &+= UInt32(truncatingIfNeeded: length)
+        let given = UInt64(truncatingIfNeeded: length)
+        extent = extent &- given &+ given &<< 32
         return true
     }
 
     /// Makes the segment end `length` bytes later. False, and nothing changed, where there is no such room.
     @inline(__always) package mutating func append(_ length: Int) -> Bool {
         guard length >= 0, length <= tailroom else { return false }
-        count &+= UInt32(truncatingIfNeeded: length)
+        extent &+= UInt64(truncatingIfNeeded: length) &<< 32
         return true
     }
 }

@@ -8,17 +8,29 @@
 @safe package struct SegmentList: BitwiseCopyable {
     package var first: Segment
     private(set) var rest: UnsafeMutableRawPointer?
-    package private(set) var count32: UInt16
-    private var restStart: UInt16
-    private var totalBytes: UInt32
+    /// The bytes of all segments in the upper half, `restStart` and `count` in the quarters below: a list is moved as four words.
+    private var numbers: UInt64
 
     package static var maximumCount: Int { 1024 }
     /// No segments.
-    package static var empty: SegmentList { unsafe SegmentList(first: .null, rest: nil, count32: 0, restStart: 0, totalBytes: 0) }
+    @inline(__always) package static var empty: SegmentList { unsafe SegmentList(first: .null, rest: nil, numbers: 0) }
 
     /// One segment, whose reference the list takes over.
     @inline(__always) package static func single(_ segment: Segment) -> SegmentList {
-        unsafe SegmentList(first: segment, rest: nil, count32: 1, restStart: 0, totalBytes: segment.count)
+        unsafe SegmentList(first: segment, rest: nil, numbers: UInt64(segment.count) &<< 32 | 1)
+    }
+
+    @inline(__always) package private(set) var count32: UInt16 {
+        get { UInt16(truncatingIfNeeded: numbers) }
+        set { numbers = numbers & ~0xffff | UInt64(newValue) }
+    }
+    @inline(__always) private var restStart: UInt16 {
+        get { UInt16(truncatingIfNeeded: numbers &>> 16) }
+        set { numbers = numbers & ~0xffff_0000 | UInt64(newValue) &<< 16 }
+    }
+    @inline(__always) private var totalBytes: UInt32 {
+        get { UInt32(truncatingIfNeeded: numbers &>> 32) }
+        set { numbers = numbers & 0xffff_ffff | UInt64(newValue) &<< 32 }
     }
 
     @inline(__always) package var count: Int { Int(count32) }

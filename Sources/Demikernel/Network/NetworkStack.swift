@@ -24,9 +24,17 @@ package struct NetworkStack: ~Copyable {
 
     /// Takes every frame of the burst (references pass to the stack); what protocols answer is in `ip.outgoing` afterwards.
     package mutating func receive(_ burst: inout FrameBurst, now: UInt64) {
-        var packet = ReceivedPacket.none
         while !burst.isEmpty {
-            pass(ip.receive(burst.removeFirst(), into: &packet, now: now), &packet, now: now)
+            let frame = burst.removeFirst()
+            var packet = ReceivedPacket.none
+            switch ip.receiveOrdinary(frame, into: &packet) {
+            case .udp: udp.receive(&packet, ip: &ip, events: &events, now: now)
+            case .tcp:
+                // Of a copy, so that the packet itself, whose address nobody has then, stays in registers on UDP's way.
+                var segment = packet
+                tcp.receive(&segment, ip: &ip, events: &events, now: now)
+            default: receiveOther(frame.head, isWhole: frame.rest.isEmpty, vouched: ip.vouches(for: frame), now: now)
+            }
         }
         finish(now: now)
     }
@@ -70,7 +78,14 @@ package struct NetworkStack: ~Copyable {
         }
     }
 
-    @inline(__always)
+    /// A frame that is not the ordinary one.
+    @inline(never)
+    private mutating func receiveOther(_ head: Segment, isWhole: Bool, vouched: Bool, now: UInt64) {
+        var packet = ReceivedPacket.none
+        pass(ip.receiveOther(head, isWhole: isWhole, vouched: vouched, into: &packet, now: now), &packet, now: now)
+    }
+
+    @inline(never)
     private mutating func pass(_ arrival: NetworkLayer.Arrival, _ packet: inout ReceivedPacket, now: UInt64) {
         switch arrival {
         case .consumed: break

@@ -120,6 +120,13 @@ package struct OperationTable: ~Copyable {
         }
     }
 
+    /// The operation in a slot, in place until it is removed. For several accesses in a row: through the subscript each of them loads the
+    /// table's address, which the stores in between could have changed as far as the compiler can tell.
+    @unsafe @inline(__always) func pointer(to slot: UInt32) -> UnsafeMutablePointer<Operation> {
+        assert(slot < fresh)
+        return unsafe slots.base + Int(slot)
+    }
+
     /// Where the operation lies, until it is removed.
     @unsafe func address(of slot: UInt32) -> UnsafeMutableRawPointer { unsafe UnsafeMutableRawPointer(slots.base + Int(slot)) }
 
@@ -132,9 +139,9 @@ package struct OperationTable: ~Copyable {
     @inline(__always)
     package func token(of slot: UInt32) -> QToken { QToken(slot: slot, generation: self[slot].generation) }
 
-    /// Starts a pending operation and answers its slot; nil where every slot is taken.
+    /// Starts a pending operation, to which the references of `segments` pass, and answers its slot; nil where every slot is taken.
     @inline(__always)
-    package mutating func insert(_ kind: OperationKind, queue: UInt32) -> UInt32? {
+    package mutating func insert(_ kind: OperationKind, queue: UInt32, segments: SegmentList = .empty) -> UInt32? {
         var slot = firstFree
         if slot != Operation.none {
             firstFree = self[slot].next
@@ -155,17 +162,19 @@ package struct OperationTable: ~Copyable {
         unsafe place.pointee.next = Operation.none
         unsafe place.pointee.previous = Operation.none
         unsafe place.pointee.queue = queue
-        unsafe place.pointee.segments = .empty
+        unsafe place.pointee.segments = segments
+        if kind == .push { unsafe place.pointee.progress = 0 }
         return slot
     }
 
     /// Ends the operation: its tokens and wakers are dead from here on.
     @inline(__always)
     package mutating func remove(_ slot: UInt32) {
-        assert(self[slot].phase != .free)
-        self[slot].generation &+= 1
-        self[slot].phase = .free
-        self[slot].next = firstFree
+        let operation = unsafe pointer(to: slot)
+        assert(unsafe operation.pointee.phase != .free)
+        unsafe operation.pointee.generation &+= 1
+        unsafe operation.pointee.phase = .free
+        unsafe operation.pointee.next = firstFree
         firstFree = slot
         count &-= 1
     }
@@ -185,8 +194,9 @@ package struct OperationList: BitwiseCopyable {
 
     @inline(__always)
     package mutating func append(_ slot: UInt32, in table: borrowing OperationTable) {
-        table[slot].next = Operation.none
-        table[slot].previous = last
+        let operation = unsafe table.pointer(to: slot)
+        unsafe operation.pointee.next = Operation.none
+        unsafe operation.pointee.previous = last
         if last == Operation.none { first = slot } else { table[last].next = slot }
         last = slot
     }

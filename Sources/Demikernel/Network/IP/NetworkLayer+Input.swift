@@ -22,17 +22,15 @@ extension NetworkLayer {
         var checksumIsValid: Bool
     }
 
-    /// Takes a frame in; `packet` is what a transport gets.
-    ///
-    /// The ordinary frame, an untagged, whole, valid IPv4 packet without options to this host's first address, is recognised here; everything
-    /// else is sorted out below.
-    @inline(__always)
-    mutating func receive(_ frame: Frame, into packet: inout ReceivedPacket, now: UInt64) -> Arrival {
+    /// Takes the ordinary frame in: an untagged, whole, valid IPv4 packet without options to this host's first address, with UDP or TCP in it.
+    /// `packet` is what the transport gets. Nil for every other frame, which is `receiveOther`'s.
+    @inline(always)
+    mutating func receiveOrdinary(_ frame: Frame, into packet: inout ReceivedPacket) -> Arrival? {
         counters.framesReceived &+= 1
         let bytes = frame.head.packet
         let length = bytes.count
         guard length >= 34, frame.rest.isEmpty, bytes.load64(0) &>> 16 == macAddress.rawValue, bytes.load32(12) &>> 8 == 0x08_0045, isUntagged
-        else { return receiveSlow(frame, into: &packet, now: now) }
+        else { return nil }
         let total = Int(bytes.load16(16))
         let source = bytes.load32(26)
         let linkSource = MACAddress(bytes.load64(6) &>> 16)
@@ -42,10 +40,10 @@ extension NetworkLayer {
             first &- 1 < 223, first != 127, source != primaryBroadcast, source != primaryIPv4 && linkSource != macAddress || mayHearItself,
             !linkSource.isMulticast,
             trustsDevice || InternetChecksum.isValid(InternetChecksum.sum20(bytes.slice(from: 14)))
-        else { return receiveSlow(frame, into: &packet, now: now) }
+        else { return nil }
         let ipProtocol = bytes.load8(23)
         guard ipProtocol == IPProtocol.udp.rawValue || ipProtocol == IPProtocol.tcp.rawValue else {
-            return receiveSlow(frame, into: &packet, now: now)
+            return nil
         }
         counters.packetsReceived &+= 1
         var head = frame.head
@@ -60,35 +58,35 @@ extension NetworkLayer {
 
     /// Whether the transport checksum needs no look: the device or the local peer vouches for it.
     @inline(__always)
-    private func vouches(for frame: Frame) -> Bool {
+    func vouches(for frame: Frame) -> Bool {
         trustsDevice || !frame.offload.flags.isDisjoint(with: [.checksumIsValid, .partialChecksum])
     }
 
     // MARK: - Ethernet
 
-    /// As `receive`, for every other frame.
+    /// Every other frame: `head`, and all of it where `isWhole`; `vouched` for by the device.
     @inline(never)
-    mutating func receiveSlow(_ frame: Frame, into packet: inout ReceivedPacket, now: UInt64) -> Arrival {
-        guard frame.rest.isEmpty, let view = EthernetHeaderView(frame.head.packet) else {
+    mutating func receiveOther(_ head: Segment, isWhole: Bool, vouched: Bool, into packet: inout ReceivedPacket, now: UInt64) -> Arrival {
+        guard isWhole, let view = EthernetHeaderView(head.packet) else {
             counters.framesMalformed &+= 1
-            return drop(frame.head)
+            return drop(head)
         }
         guard carriesOwnTag(view) else {
             counters.framesOfOtherVLANs &+= 1
-            return drop(frame.head)
+            return drop(head)
         }
         let destination = view.destination
         guard destination == macAddress || destination.isBroadcast || destination.isMulticast && isJoined(destination) else {
             counters.framesForOthers &+= 1
-            return drop(frame.head)
+            return drop(head)
         }
         guard view.source.isUnicast, view.source != macAddress || mayHearItself else {
             counters.framesMalformed &+= 1
-            return drop(frame.head)
+            return drop(head)
         }
         let link = Link(
-            source: view.source, isBroadcast: destination.isMulticast, isLooped: false, checksumIsValid: vouches(for: frame))
-        return receive(frame.head, view, link, into: &packet, now: now)
+            source: view.source, isBroadcast: destination.isMulticast, isLooped: false, checksumIsValid: vouched)
+        return receive(head, view, link, into: &packet, now: now)
     }
 
     /// Takes in a frame of this host to itself.

@@ -12,6 +12,10 @@ extension NetworkLayer {
         return segment
     }
 
+    /// What `send` puts in front of a transport header: the IP and the Ethernet header, in bytes.
+    @inline(__always)
+    package func headerBytes(on path: NetworkPath) -> Int { path.headerBytes &+ linkHeaderBytes }
+
     /// Whether a transport may leave the checksum undone on this path (`FrameOffload.Flags.partialChecksum`), for a packet that is not to be
     /// fragmented: the device fills it in, or the packet never leaves this host.
     @inline(__always)
@@ -23,7 +27,7 @@ extension NetworkLayer {
     /// dropped and counted, as a wire would. Look at ``canSend`` before.
     ///
     /// - Parameters:
-    ///   - header: made by ``makePacket(transportBytes:)``.
+    ///   - header: made by ``makePacket(transportBytes:)``, or a segment whose object nobody else holds, with the headers' room in front.
     ///   - payload: what follows it: slices of the application's buffers.
     ///   - path: brought up to date where that is needed; its MTU may be smaller afterwards.
     ///   - dontFragment: a packet larger than the path takes is dropped instead of being sent in pieces.

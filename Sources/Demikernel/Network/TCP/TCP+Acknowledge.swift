@@ -3,7 +3,7 @@
 
 extension TCPConnection {
     /// An acknowledgement of new data while nothing is missing: header prediction has seen to that.
-    @inline(__always)
+    @inline(always)
     mutating func acknowledgeInOrder(
         _ acknowledgment: SequenceNumber, _ acknowledged: UInt32, _ shared: inout TCPShared, events: inout SocketEvents, now: UInt64
     ) {

@@ -49,7 +49,7 @@ extension TCPConnection {
     }
 
     /// Takes a segment for this connection, and its reference.
-    @inline(__always)
+    @inline(always)
     mutating func receive(
         _ packet: inout ReceivedPacket, _ view: TCPHeaderView, _ shared: inout TCPShared, ip: inout NetworkLayer, events: inout SocketEvents, now: UInt64
     ) {
@@ -99,7 +99,7 @@ extension TCPConnection {
     }
 
     /// Queues payload that begins with RCV.NXT and fits the window; takes its reference.
-    @inline(__always)
+    @inline(always)
     mutating func takeInOrder(_ frame: Segment, _ shared: inout TCPShared, events: inout SocketEvents, now: UInt64) {
         let length = frame.count
         let size = UInt32(truncatingIfNeeded: frame.capacity)
@@ -126,6 +126,12 @@ extension TCPConnection {
             acknowledgementDeadline = now &+ shared.configuration.delayedAcknowledgement
             armTimer(&shared)
         }
+    }
+
+    /// The same, for the slow path.
+    @inline(never)
+    private mutating func takeText(_ frame: Segment, _ shared: inout TCPShared, events: inout SocketEvents, now: UInt64) {
+        takeInOrder(frame, &shared, events: &events, now: now)
     }
 
     /// Copies payload behind the last that was copied, or into a new buffer of our own; takes the frame's reference.
@@ -399,17 +405,17 @@ extension TCPConnection {
             return result.duplicate.left == result.duplicate.right ? duplicate : result.duplicate
         }
         if reorder.isEmpty {
-            takeInOrder(frame, &shared, events: &events, now: now)
+            takeText(frame, &shared, events: &events, now: now)
             return duplicate
         }
         // The gap closes, at least in part: what follows comes out of the reorder queue.
         flags.insert(.acknowledgeNow)
-        takeInOrder(frame, &shared, events: &events, now: now)
+        takeText(frame, &shared, events: &events, now: now)
         while true {
             let next = reorder.takeInOrder(next: receiveNext)
             if next.isNull { return duplicate }
             let before = receiveNext
-            takeInOrder(next, &shared, events: &events, now: now)
+            takeText(next, &shared, events: &events, now: now)
             // The heap was exhausted: what is behind comes again.
             if receiveNext == before { return duplicate }
         }

@@ -45,7 +45,7 @@ extension TCPConnection {
             let length = sendable(unsent)
             if unsent > 0, length == 0 { break }
             let fin = flags.contains(.sendIsShut) && length == unsent
-            guard sendData(sendNext, Int(length), fin: fin, isNew: true, &shared, ip: &ip, now: now) else { break }
+            guard sendDataInline(sendNext, Int(length), fin: fin, isNew: true, &shared, ip: &ip, now: now) else { break }
             sent = true
         }
         if sent || retransmissionTimer == .off { armRetransmission(&shared, now: now) }
@@ -80,38 +80,72 @@ extension TCPConnection {
 
     /// Sends `length` bytes from `sequence` on, with the FIN behind them where `fin`. False where the frame queue is full or the heap
     /// exhausted: nothing has changed then but `isBlocked`.
-    @inline(__always)
+    @inline(never)
     mutating func sendData(
         _ sequence: SequenceNumber, _ length: Int, fin: Bool, isNew: Bool, _ shared: inout TCPShared, ip: inout NetworkLayer, now: UInt64
     ) -> Bool {
+        sendDataInline(sequence, length, fin: fin, isNew: isNew, &shared, ip: &ip, now: now)
+    }
+
+    /// The same within its caller: for the one that sends new data.
+    @inline(always)
+    private mutating func sendDataInline(
+        _ sequence: SequenceNumber, _ length: Int, fin: Bool, isNew: Bool, _ shared: inout TCPShared, ip: inout NetworkLayer, now: UInt64
+    ) -> Bool {
         guard ip.canSend else { return block(&shared) }
-        let fixedLength = flags.contains(.timestamps) ? 32 : 20
         let reported = reorder.isEmpty ? 0 : reportBytes(Int(segmentSize) &- length)
-        let headerLength = fixedLength &+ reported
-        let copies = length <= Self.copiedMaximum || queue.isScattered(sequence, length)
-        let packet = ip.makePacket(transportBytes: copies ? headerLength &+ length : headerLength)
-        guard !packet.isNull else { return block(&shared) }
-        let bytes = packet.packet
-        let sums = !ip.leavesChecksum(on: path)
-        var sum = path.pseudoHeader(.tcp, length: headerLength &+ length)
-        var payload = SegmentList.empty
-        if copies {
-            if length > 0 { sum &+= queue.copy(sequence, length, to: bytes.slice(from: headerLength), sums: sums) }
-        } else {
-            payload = queue.slices(sequence, length, sums: sums, sum: &sum, in: shared.heap)
-            guard !payload.isEmpty else {
-                packet.release()
-                return block(&shared)
-            }
+        guard length <= Self.copiedMaximum || queue.isScattered(sequence, length) else {
+            return sendSlices(sequence, length, reported, fin: fin, isNew: isNew, &shared, ip: &ip, now: now)
         }
+        let headerLength = fixedHeaderLength &+ reported
+        let packet = ip.makePacket(transportBytes: headerLength &+ length)
+        guard !packet.isNull else { return block(&shared) }
+        var sum: UInt64 = 0
+        if length > 0 {
+            sum = queue.copy(sequence, length, to: packet.packet.slice(from: headerLength), sums: !ip.leavesChecksum(on: path))
+        }
+        return sendSegment(packet, .empty, sum, sequence, length, reported, fin: fin, isNew: isNew, &shared, ip: &ip, now: now)
+    }
+
+    /// The same for a longer segment: its header, and slices of the application's buffers.
+    @inline(never)
+    private mutating func sendSlices(
+        _ sequence: SequenceNumber, _ length: Int, _ reported: Int, fin: Bool, isNew: Bool, _ shared: inout TCPShared, ip: inout NetworkLayer,
+        now: UInt64
+    ) -> Bool {
+        let packet = ip.makePacket(transportBytes: fixedHeaderLength &+ reported)
+        guard !packet.isNull else { return block(&shared) }
+        var sum: UInt64 = 0
+        let payload = queue.slices(sequence, length, sums: !ip.leavesChecksum(on: path), sum: &sum, in: shared.heap)
+        guard !payload.isEmpty else {
+            packet.release()
+            return block(&shared)
+        }
+        return sendSegment(packet, payload, sum, sequence, length, reported, fin: fin, isNew: isNew, &shared, ip: &ip, now: now)
+    }
+
+    /// The header of every segment of this connection, in bytes: with timestamps, without reports.
+    @inline(__always) private var fixedHeaderLength: Int { flags.contains(.timestamps) ? 32 : 20 }
+
+    /// Sends the segment of which `packet` is the header's room, `reported` bytes of it for what has come out of order, and what was copied
+    /// behind it, and `payload` the rest; `dataSum` is that of the data. Takes their references in any case.
+    @inline(always)
+    private mutating func sendSegment(
+        _ packet: Segment, _ payload: SegmentList, _ dataSum: UInt64, _ sequence: SequenceNumber, _ length: Int, _ reported: Int, fin: Bool,
+        isNew: Bool, _ shared: inout TCPShared, ip: inout NetworkLayer, now: UInt64
+    ) -> Bool {
+        let headerLength = fixedHeaderLength &+ reported
+        let bytes = packet.packet
         // PSH where the queue is empty behind the segment: RFC 9293, section 3.9.1.2.
         var bits: UInt32 = 0x10
         if sequence + length == sendEnd { bits |= 0x08 }
         if fin { bits |= 0x01 }
         if !flags.isDisjoint(with: [.echoesCongestion, .reportsReduction]) { bits |= congestionBits(isNew: isNew && sendWindow != 0, length) }
         let headerSum = writeHeader(bytes, sequence, bits, headerLength, now)
-        if reported > 0 { sum &+= writeReport(bytes, from: fixedLength, to: headerLength, sums: sums) }
-        let offload = finishChecksum(bytes, sums ? sum &+ headerSum : sum, sums)
+        let pseudoHeader = path.pseudoHeader(.tcp, length: headerLength &+ length)
+        let sums = !ip.leavesChecksum(on: path)
+        let reportSum = reported > 0 ? writeReport(bytes, from: fixedHeaderLength, to: headerLength, sums: sums) : 0
+        let offload = finishChecksum(bytes, sums ? pseudoHeader &+ dataSum &+ headerSum &+ reportSum : pseudoHeader, sums)
         shared.counters.segmentsSent &+= 1
         shared.counters.bytesSent &+= UInt64(truncatingIfNeeded: length)
         noteAcknowledgementSent()

@@ -157,6 +157,10 @@ extension TCP {
         return connections[unchecked: socket.slot].read(limit: limit, isSingle: isSingle, &shared, ip: &ip, now: now)
     }
 
+    /// Whether there is certainly nothing to receive before the socket's next event.
+    @inline(__always)
+    package mutating func isDrained(_ socket: TCPSocket) -> Bool { isConnection(socket) && connections[unchecked: socket.slot].isDrained }
+
     // MARK: - Asking
 
     /// The connection's or listener's address; nil for a stale handle.

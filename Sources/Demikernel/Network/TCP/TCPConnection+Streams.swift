@@ -95,6 +95,11 @@ extension TCPConnection {
         return .segments(list)
     }
 
+    /// Whether `read` has nothing to answer, neither data nor an end, before an event says so.
+    @inline(__always) var isDrained: Bool {
+        received.isEmpty && state == .established && flags.isDisjoint(with: [.finIsReceived, .receiveIsShut])
+    }
+
     private func whyEmpty() -> ReceiveResult {
         if error != 0 { return .failed(error) }
         if flags.contains(.finIsReceived) || flags.contains(.receiveIsShut) { return .endOfStream }

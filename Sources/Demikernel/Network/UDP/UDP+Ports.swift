@@ -78,6 +78,9 @@ extension UDP {
     mutating func socket(from remote: IPAddress, to local: IPAddress, ports both: UInt32) -> UInt32 {
         let port = ports[Int(both & 0xffff)]
         if port.connected != 0 {
+            // Most ports have one such socket, or one that has all the traffic: no need for a hash.
+            let first = port.connected &- 1
+            if isSocket(first, from: remote, to: local, ports: both) { return first }
             let slot = connectedSocket(from: remote, to: local, ports: both)
             if slot != .max { return slot }
         }
@@ -96,13 +99,16 @@ extension UDP {
     mutating func connectedSocket(from remote: IPAddress, to local: IPAddress, ports both: UInt32) -> UInt32 {
         var walk = connected.walk(connectionHash(local: local, remote: remote, ports: both))
         while let slot = connected.next(&walk) {
-            if sockets[unchecked: slot].remote == remote, sockets[unchecked: slot].local == local,
-                sockets[unchecked: slot].remotePort == UInt16(truncatingIfNeeded: both &>> 16),
-                sockets[unchecked: slot].localPort == UInt16(truncatingIfNeeded: both)
-            {
-                return slot
-            }
+            if isSocket(slot, from: remote, to: local, ports: both) { return slot }
         }
         return .max
+    }
+
+    /// Whether a connected socket is the one for these addresses and ports.
+    @inline(__always)
+    private func isSocket(_ slot: UInt32, from remote: IPAddress, to local: IPAddress, ports both: UInt32) -> Bool {
+        sockets[unchecked: slot].remote == remote && sockets[unchecked: slot].local == local
+            && sockets[unchecked: slot].remotePort == UInt16(truncatingIfNeeded: both &>> 16)
+            && sockets[unchecked: slot].localPort == UInt16(truncatingIfNeeded: both)
     }
 }

@@ -1,6 +1,18 @@
+/// What `read` found on a socket: an error, a datagram, or nothing.
+package struct UDPReading: BitwiseCopyable {
+    /// A positive errno that ICMP brought; else 0.
+    var errno: Int32 = 0
+    /// The datagram; null for none.
+    var segment = Segment.null
+    var source = IPAddress.ipv4Unspecified
+    var port: UInt16 = 0
+    /// Whether the next `read` may have something without an event before it.
+    var hasMore = false
+}
+
 extension UDP {
     /// A datagram for somebody. Takes the packet's reference.
-    @inline(__always)
+    @inline(always)
     package mutating func receive(_ packet: inout ReceivedPacket, ip: inout NetworkLayer, events: inout SocketEvents, now: UInt64) {
         let bytes = packet.frame.packet
         guard bytes.count >= UDPHeader.byteCount else { return refuse(packet, isMalformed: true) }
@@ -110,9 +122,18 @@ extension UDP {
         return (.single(waiting.segment), SocketAddress(waiting.source, port: waiting.port))
     }
 
-    /// Whether there is something to receive.
-    @inline(__always)
-    package mutating func isReadable(_ socket: UDPSocket) -> Bool { sockets.contains(socket.key) && sockets[unchecked: socket.slot].waiting > 0 }
+    /// What there is to tell a reader: an error, once, else the datagram that has waited longest. Its reference passes. Nothing for a closed socket.
+    @inline(always)
+    package mutating func read(_ socket: UDPSocket) -> UDPReading {
+        guard sockets.contains(socket.key) else { return UDPReading() }
+        let error = sockets[unchecked: socket.slot].error
+        if error != 0 {
+            sockets[unchecked: socket.slot].error = 0
+            return UDPReading(errno: error, hasMore: true)
+        }
+        guard let waiting = takeWaiting(socket.slot) else { return UDPReading() }
+        return UDPReading(segment: waiting.segment, source: waiting.source, port: waiting.port, hasMore: waiting.next != .max)
+    }
 
     @inline(__always)
     mutating func takeWaiting(_ slot: UInt32) -> Waiting? {

@@ -11,7 +11,7 @@ extension UDP {
     ///
     /// Throws EBADF for a closed socket, EDESTADDRREQ without a peer, EMSGSIZE over 65,507 bytes, EAFNOSUPPORT, EAGAIN where frames wait for
     /// the device (try again when they are gone), ENOBUFS where the heap is exhausted, and what ``NetworkLayer/path(from:to:)`` throws.
-    @inline(__always)
+    @inline(always)
     package mutating func send(
         _ socket: UDPSocket, _ payload: SegmentList, to remote: SocketAddress? = nil, ip: inout NetworkLayer, now: UInt64
     ) throws(DemikernelError) {
@@ -30,25 +30,37 @@ extension UDP {
         let count = payload.byteCount
         guard payload.count == 1, count <= UDP.copiedMaximum, UDPHeader.byteCount &+ count <= sockets[unchecked: slot].path.transportBytesMaximum
         else { return try sendLarge(slot, payload, port, ip: &ip, now: now) }
-        let packet = ip.makePacket(transportBytes: UDPHeader.byteCount &+ count)
-        guard !packet.isNull else { throw .heapExhausted }
-        let bytes = packet.packet
         let length = UDPHeader.byteCount &+ count
         let source = sockets[unchecked: slot].localPort
         let pseudo = sockets[unchecked: slot].path.pseudoHeader(.udp, length: length)
+        let leavesChecksum = ip.leavesChecksum(on: sockets[unchecked: slot].path)
+        let data = payload.first.packet
+        var packet = payload.first
+        var sum: UInt64 = 0
+        if packet.headroom >= UDPHeader.byteCount &+ ip.headerBytes(on: sockets[unchecked: slot].path), packet.isSoleReference {
+            // What is answered as it came, in a buffer that nobody else holds, has room for the headers where it lies.
+            _ = packet.prepend(UDPHeader.byteCount)
+            if !leavesChecksum { sum = InternetChecksum.sum(data) }
+        } else {
+            packet = ip.makePacket(transportBytes: length)
+            guard !packet.isNull else { throw .heapExhausted }
+            if leavesChecksum {
+                packet.packet.copy(from: data, at: UDPHeader.byteCount)
+            } else {
+                sum = InternetChecksum.copyAndSum(from: data, to: packet.packet.slice(from: UDPHeader.byteCount))
+            }
+            payload.first.release()
+        }
         var checksum: UInt16
         var offload = FrameOffload.none
-        if ip.leavesChecksum(on: sockets[unchecked: slot].path) {
-            bytes.copy(from: payload.first.packet, at: UDPHeader.byteCount)
+        if leavesChecksum {
             checksum = ~InternetChecksum.fold(pseudo)
             offload = FrameOffload(flags: .partialChecksum, checksumOffset: 6)
         } else {
-            let sum = InternetChecksum.copyAndSum(from: payload.first.packet, to: bytes.slice(from: UDPHeader.byteCount))
             checksum = UDPHeader(sourcePort: source, destinationPort: port, payloadLength: count).checksum(payloadSum: sum, pseudoHeader: pseudo)
         }
-        bytes.store64(
+        packet.packet.store64(
             UInt64(source) &<< 48 | UInt64(port) &<< 32 | UInt64(truncatingIfNeeded: length) &<< 16 | UInt64(checksum), at: 0)
-        payload.first.release()
         counters.datagramsSent &+= 1
         ip.send(
             packet, payload: .empty, on: &sockets[unchecked: slot].path, proto: IPProtocol.udp.rawValue, traffic: 0, dontFragment: true,

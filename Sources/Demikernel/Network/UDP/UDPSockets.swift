@@ -184,10 +184,11 @@ package struct UDP: ~Copyable {
     }
 
     /// The errno that ICMP brought to a connected socket, once; 0 for none. RFC 1122, section 4.1.3.3.
+    @inline(__always)
     package mutating func pendingError(_ socket: UDPSocket) -> Int32 {
         guard sockets.contains(socket.key) else { return 0 }
         let error = sockets[unchecked: socket.slot].error
-        sockets[unchecked: socket.slot].error = 0
+        if error != 0 { sockets[unchecked: socket.slot].error = 0 }
         return error
     }
 
