@@ -63,7 +63,7 @@ let package = Package(
         .testTarget(
             name: "BehaviourTests", dependencies: ["Demikernel", "TestSupport"], path: "Tests/DemikernelTests/Behaviour",
             swiftSettings: strict),
-        .testTarget(name: "SimulatorTests", dependencies: ["DemikernelSimulator", "Demikernel", "TestSupport"], swiftSettings: strict),
+        .testTarget(name: "SimulatorTests", dependencies: ["DemikernelSimulator", "Demikernel", "TestSupport"], exclude: ["README.md"], swiftSettings: strict),
         // Packet-level conversations, judged frame by frame.
         .testTarget(
             name: "ScriptTests", dependencies: ["Demikernel", "DemikernelSimulator", .product(name: "SystemPackage", package: "swift-system")], exclude: ["Scripts", "README.md"], swiftSettings: strict),

@@ -218,7 +218,8 @@ final class ScenarioWorld {
     private func checkDefence(_ attacker: ScenarioAttacker) {
         let peak = heap.statistics.peakUsedBytes
         if peak > plan.memoryBound { return fail("the hosts used \(peak) bytes of their heap, bounded by \(plan.memoryBound)") }
-        report.defences = hosts.reduce(0) { sum, host in sum + host.stack.ask { ScenarioDefences.count($0) } }
+        for host in hosts { report.defenceCounters.merge(host.stack.ask { ScenarioDefences.count($0) }) { $0 + $1 } }
+        report.defences = report.defenceCounters.values.reduce(0, +)
         if attacker.sentFrames > 1000, report.defences == 0 { fail("\(attacker.sentFrames) hostile frames, and no counter has seen one") }
     }
 

@@ -17,11 +17,13 @@ enum ScenarioDefences {
     ]
     private static let udp: Set<String> = ["malformed", "badChecksum", "noPort", "receiveDrops"]
 
-    static func list(_ stack: borrowing NetworkStack) -> [NetworkStatistics.Counter] {
-        NetworkStatistics.list(stack.ip.counters, "ip").filter { ip.contains($0.name) }
-            + NetworkStatistics.list(stack.tcp.counters, "tcp").filter { tcp.contains($0.name) }
-            + NetworkStatistics.list(stack.udp.counters, "udp").filter { udp.contains($0.name) }
+    /// Those of a stack that are not 0, as `tcp.notForUs`.
+    static func count(_ stack: borrowing NetworkStack) -> [String: UInt64] {
+        let lists = [
+            NetworkStatistics.list(stack.ip.counters, "ip").filter { ip.contains($0.name) },
+            NetworkStatistics.list(stack.tcp.counters, "tcp").filter { tcp.contains($0.name) },
+            NetworkStatistics.list(stack.udp.counters, "udp").filter { udp.contains($0.name) },
+        ]
+        return Dictionary(uniqueKeysWithValues: lists.joined().filter { $0.value != 0 }.map { ("\($0.layer).\($0.name)", $0.value) })
     }
-
-    static func count(_ stack: borrowing NetworkStack) -> UInt64 { list(stack).reduce(0) { $0 + $1.value } }
 }

@@ -43,6 +43,8 @@ public struct ScenarioReport: Sendable {
     /// Frames that an attacker has sent, and what the hosts' stacks have counted as refused, dropped or limited.
     public var attackFrames: UInt64 = 0
     public var defences: UInt64 = 0
+    /// The same by counter, as `tcp.notForUs`.
+    package var defenceCounters: [String: UInt64] = [:]
     public var failure: ScenarioFailure?
     /// The run was interrupted.
     public var wasInterrupted = false
@@ -69,5 +71,6 @@ public struct ScenarioReport: Sendable {
         peakHeapBytes = max(peakHeapBytes, other.peakHeapBytes)
         attackFrames += other.attackFrames
         defences += other.defences
+        defenceCounters.merge(other.defenceCounters) { $0 + $1 }
     }
 }

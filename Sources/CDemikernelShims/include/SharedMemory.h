@@ -33,6 +33,17 @@ static inline uint64_t dk_shared_load_once_u64(const void *_Nonnull p) { return 
 static inline void dk_shared_store_once_u64(void *_Nonnull p, uint64_t v) { __atomic_store_n((uint64_t *)p, v, __ATOMIC_RELAXED); }
 
 static inline void dk_prefetch_read(const void *_Nonnull p) { __builtin_prefetch(p, 0, 3); }
+/* The cache lines of `count` bytes, for a copy out of them, or into them, that begins a little later. */
+static inline void dk_prefetch_source(const void *_Nonnull p, size_t count) {
+    for (size_t i = 0; i < count; i += 64) __builtin_prefetch((const char *)p + i, 0, 3);
+}
+static inline void dk_prefetch_target(void *_Nonnull p, size_t count) {
+#if defined(__x86_64__)
+    for (size_t i = 0; i < count; i += 64) __asm__ volatile("prefetchw %0" : : "m"(((char *)p)[i]));
+#else
+    for (size_t i = 0; i < count; i += 64) __builtin_prefetch((char *)p + i, 1, 3);
+#endif
+}
 
 /* memcpy(3) without the call where a frame is short: up to 128 bytes by 16, the last of them overlapping. */
 static inline void dk_copy_frame(void *_Nonnull target, const void *_Nonnull source, size_t count) {

@@ -24,6 +24,7 @@ extension MemifRing {
                 traffic.statistics.receiveDrops &+= 1
                 continue
             }
+            if length >= MemifRing.prefetchMinimum, count > 0 { prefetchSource(length) }
             let segment = heap.allocateSegment(length)
             guard !segment.isNull else {
                 traffic.statistics.receiveDrops &+= 1

@@ -50,6 +50,7 @@ extension MemifRing {
         let word = isClient ? UInt64(bufferSize) << 32 : loadDescriptor(position)
         guard count <= Int(word &>> 32) else { return putChain(frame, count, &traffic) }
         guard let target = unsafe buffer(position, word, count) else { return .impossible }
+        if count >= MemifRing.prefetchMinimum { prefetchTarget(count) }
         unsafe dk_copy_frame(target, frame.head.start, frame.head.byteCount)
         if !frame.rest.isEmpty {
             unsafe MemifRing.gather(frame.rest, target + frame.head.byteCount, count &- frame.head.byteCount)

@@ -138,6 +138,24 @@ struct MemifTraffic {
         return unsafe regions[region].base + Int(offset)
     }
 
+    // MARK: Prefetching
+
+    /// Bytes of a frame from which on the next one's buffer is fetched while it is copied: its cache lines are in the other processor's cache,
+    /// and neither the hardware's prefetcher, which stops at the end of a buffer, nor the store buffer reaches that far ahead.
+    @inline(__always) static var prefetchMinimum: Int { 512 }
+
+    /// Fetches the buffer behind the one at `position`, to be written by a frame as long as this one. What the descriptor says is checked like
+    /// any other, and is no more than a hint here.
+    @inline(__always) func prefetchTarget(_ count: Int) {
+        let next = position &+ 1
+        if let target = unsafe buffer(next, isClient ? 0 : loadDescriptor(next), count) { unsafe dk_prefetch_target(target, count) }
+    }
+
+    /// Fetches the buffer at `position`, which has come, to be read; likewise.
+    @inline(__always) func prefetchSource(_ count: Int) {
+        if let source = unsafe buffer(position, isClient ? 0 : loadDescriptor(position), count) { unsafe dk_prefetch_source(source, count) }
+    }
+
     // MARK: Receiving
 
     /// Descriptors that have come and were not taken; nil where the peer claims more than there can be.

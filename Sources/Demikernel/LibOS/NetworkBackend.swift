@@ -119,10 +119,10 @@ package struct NetworkBackend: ~Copyable {
         transmitSlowly()
     }
 
-    /// The same where a batch has come together.
+    /// The same where a batch has come together or, with `atOnce`, there is anything.
     @inline(__always)
-    func transmitBatch() {
-        if isPresent, unsafe stack.ip.outgoing.count >= state.pointee.batch { transmitSlowly() }
+    func transmitBatch(atOnce: Bool) {
+        if isPresent, unsafe stack.ip.outgoing.count >= (atOnce ? 1 : state.pointee.batch) { transmitSlowly() }
     }
 
     @inline(never)

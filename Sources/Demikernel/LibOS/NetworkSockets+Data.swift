@@ -20,10 +20,16 @@ extension Core {
 
     // MARK: - Pushing
 
+    /// Whether no completion waits whose answer could go together with what is pushed now: then the peer need not wait until the program has
+    /// done what else it does before its next wait. How many of the tasks that run wait for their turn is not known here.
+    @inline(__always)
+    private var isLastAnswer: Bool { completions.nextNew == nil && !isRunningTasks }
+
     /// A push on a connection: complete at once where the send buffer has room.
     @inline(__always)
     mutating func pushNetworkStream(_ index: UInt32, _ slot: UInt32, _ segments: SegmentList) {
         guard queues[index].writers.isEmpty, segments.byteCount <= Self.sendUnit else { return queueNetworkPush(index, slot) }
+        let isLast = isLastAnswer
         let now = readTime()
         switch network.stack.tcp.send(streamSocket(index), segments, ip: &network.stack.ip, now: now) {
         case .taken:
@@ -32,7 +38,7 @@ extension Core {
         case .full: queues[index].writers.append(slot, in: operations)
         case .failed(let errno): complete(slot, errno: pushError(index, errno))
         }
-        network.transmitBatch()
+        network.transmitBatch(atOnce: isLast)
     }
 
     @inline(never)
@@ -100,9 +106,10 @@ extension Core {
             queues[index].writers.append(slot, in: operations)
             return scheduler.application.wake(slot)
         }
+        let isLast = isLastAnswer
         if errno == 0 { operations[slot].segments = .empty }
         complete(slot, errno: errno)
-        network.transmitBatch()
+        network.transmitBatch(atOnce: isLast)
     }
 
     /// True where the first of a UDP socket's pushes completed.

@@ -128,6 +128,20 @@ extension Superblock {
                 return unsafe give(object, index)
             }
         }
+        unsafe releaseShared(object, unit)
+    }
+
+    /// The same where others hold the object as well, as they do each push of which a segment is a part.
+    @inline(never) @unsafe private func releaseShared(_ object: UnsafeMutableRawPointer, _ unit: UInt32) {
+        if isOwnedByThisThread {
+            let record = unsafe self.record(index(of: object))
+            let references = unsafe record.pointee.references
+            let count = unit == ReferenceUnit.application ? references & 0xffff : references &>> 16
+            if count != 0, count != ReferenceUnit.stuck, references != unit, unsafe dk_atomic_load_u64(record.pending) == 0 {
+                unsafe record.pointee.references = references &- unit
+                return
+            }
+        }
         _ = unsafe change(object, unit == ReferenceUnit.application ? .releaseApplication : .releaseLibOS)
     }
 

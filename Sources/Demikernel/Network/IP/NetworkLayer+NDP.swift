@@ -69,12 +69,11 @@ extension NetworkLayer {
                 if neighbours[slot].state == .reachable { learn(slot, neighbours[slot].linkAddress, now: now) }
                 return
             }
-            if advertisement.isSolicited {
-                if differs { learn(slot, address, now: now) }
-                confirm(slot, now: now)
-            } else if differs {
-                learn(slot, address, now: now)
-            }
+            // What says that it is an answer, where nobody has asked, is no proof: another address is used, but asked for soon. A forged one would
+            // else be believed for REACHABLE_TIME. Stricter than section 7.2.5, which takes any solicited advertisement for a proof.
+            let isAnswer = advertisement.isSolicited && neighbours[slot].state == .probe
+            if differs { learn(slot, address, now: now) }
+            if isAnswer { confirm(slot, now: now) }
         }
         sendPending(slot, now: now)
     }
