@@ -33,7 +33,10 @@ package struct NetworkStack: ~Copyable {
                 // Of a copy, so that the packet itself, whose address nobody has then, stays in registers on UDP's way.
                 var segment = packet
                 tcp.receive(&segment, ip: &ip, events: &events, now: now)
-            default: receiveOther(frame.head, isWhole: frame.rest.isEmpty, vouched: ip.vouches(for: frame), now: now)
+            default:
+                // Received frames are one segment: what a device brings besides is dropped, and the frame with it.
+                if !frame.rest.isEmpty { frame.rest.releaseAll() }
+                receiveOther(frame.head, isWhole: frame.rest.isEmpty, vouched: ip.vouches(for: frame), now: now)
             }
         }
         finish(now: now)

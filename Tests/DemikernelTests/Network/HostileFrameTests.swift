@@ -102,6 +102,20 @@ import TestSupport
         #expect(host.end() == 0)
     }
 
+    @Test func `a frame that a device brings in two segments is dropped whole`() throws {
+        var host = try NetworkHost()
+        let whole = datagram([1, 2, 3])
+        var burst = FrameBurst(capacity: 1, heap: host.heap.reference)
+        let (head, rest) = (host.heap.allocateSegment(whole.count - 1), host.heap.allocateSegment(1))
+        unsafe head.bytes.copyBytes(from: whole.dropLast())
+        unsafe rest.bytes.copyBytes(from: whole.suffix(1))
+        burst.append(Frame(head, rest: .single(rest)))
+        host.stack.receive(&burst, now: host.now)
+        let malformed = host.stack.ip.counters.framesMalformed
+        #expect(malformed == 1)
+        #expect(host.end() == 0)
+    }
+
     @Test func `counters are listed with their names`() throws {
         var host = try NetworkHost()
         host.receive(datagram([1], link: Peer.mac))
