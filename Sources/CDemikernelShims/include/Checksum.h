@@ -70,42 +70,10 @@ static inline uint64_t dk_sums_total(dk_sums sums, size_t vectors) {
 #define DK_CHECKSUM_CHUNK ((size_t)32 << 13)
 #endif
 
-/* The sum of the memory-order words of `count` bytes, not folded: below 2^48 for any memory there is. */
-static inline uint64_t dk_checksum_sum(const void *_Nonnull start, size_t count) {
-    const uint8_t *p = (const uint8_t *)start;
-    uint64_t sum = 0;
-#if defined(__SSE2__)
-    if (count >= DK_CHECKSUM_SHORT) {
-        while (count >= 32) {
-            size_t chunk = (count < DK_CHECKSUM_CHUNK ? count : DK_CHECKSUM_CHUNK) & ~(size_t)31;
-            const uint8_t *end = p + chunk;
-            dk_sums a = {0, 0, 0, 0}, b = {0, 0, 0, 0};
-            do {
-                a = dk_words_add(a, dk_words_load(p));
-                b = dk_words_add(b, dk_words_load(p + 16));
-                p += 32;
-            } while (p != end);
-            sum += dk_sums_total(a + b, chunk / 16);
-            count -= chunk;
-        }
-    }
-#endif
-    unsigned __int128 words = 0;
-    for (; count >= 32; count -= 32, p += 32) {
-        words += dk_word_load(p);
-        words += dk_word_load(p + 8);
-        words += dk_word_load(p + 16);
-        words += dk_word_load(p + 24);
-    }
-    for (; count >= 8; count -= 8, p += 8) words += dk_word_load(p);
-    if (count != 0) words += dk_word_tail(p, count);
-    return sum + dk_words_fold(words);
-}
-
-/* Copies `count` bytes, which do not overlap, and answers their sum, in one pass. */
-static inline uint64_t dk_checksum_copy(void *_Nonnull target, const void *_Nonnull start, size_t count) {
-    const uint8_t *p = (const uint8_t *)start;
-    uint8_t *q = (uint8_t *)target;
+/* The sum of the memory-order words of `count` bytes, not folded: below 2^48 for any memory there is. With `copies`, a
+   constant where this is inlined, they go to `q` on the way, which does not overlap them. */
+static inline __attribute__((always_inline)) uint64_t dk_checksum_pass(
+    uint8_t *_Nullable q, const uint8_t *_Nonnull p, size_t count, int copies) {
     uint64_t sum = 0;
 #if defined(__SSE2__)
     if (count >= DK_CHECKSUM_SHORT) {
@@ -115,12 +83,14 @@ static inline uint64_t dk_checksum_copy(void *_Nonnull target, const void *_Nonn
             dk_sums a = {0, 0, 0, 0}, b = {0, 0, 0, 0};
             do {
                 dk_words v = dk_words_load(p), w = dk_words_load(p + 16);
-                __builtin_memcpy(q, &v, 16);
-                __builtin_memcpy(q + 16, &w, 16);
+                if (copies) {
+                    __builtin_memcpy(q, &v, 16);
+                    __builtin_memcpy(q + 16, &w, 16);
+                    q += 32;
+                }
                 a = dk_words_add(a, v);
                 b = dk_words_add(b, w);
                 p += 32;
-                q += 32;
             } while (p != end);
             sum += dk_sums_total(a + b, chunk / 16);
             count -= chunk;
@@ -128,27 +98,42 @@ static inline uint64_t dk_checksum_copy(void *_Nonnull target, const void *_Nonn
     }
 #endif
     unsigned __int128 words = 0;
-    for (; count >= 32; count -= 32, p += 32, q += 32) {
+    for (; count >= 32; count -= 32, p += 32) {
         uint64_t a = dk_word_load(p), b = dk_word_load(p + 8), c = dk_word_load(p + 16), d = dk_word_load(p + 24);
-        dk_word_store(q, a);
-        dk_word_store(q + 8, b);
-        dk_word_store(q + 16, c);
-        dk_word_store(q + 24, d);
+        if (copies) {
+            dk_word_store(q, a);
+            dk_word_store(q + 8, b);
+            dk_word_store(q + 16, c);
+            dk_word_store(q + 24, d);
+            q += 32;
+        }
         words += a;
         words += b;
         words += c;
         words += d;
     }
-    for (; count >= 8; count -= 8, p += 8, q += 8) {
+    for (; count >= 8; count -= 8, p += 8) {
         uint64_t a = dk_word_load(p);
-        dk_word_store(q, a);
+        if (copies) {
+            dk_word_store(q, a);
+            q += 8;
+        }
         words += a;
     }
     if (count != 0) {
         words += dk_word_tail(p, count);
-        __builtin_memcpy(q, p, count);
+        if (copies) __builtin_memcpy(q, p, count);
     }
     return sum + dk_words_fold(words);
+}
+
+static inline uint64_t dk_checksum_sum(const void *_Nonnull start, size_t count) {
+    return dk_checksum_pass(NULL, (const uint8_t *)start, count, 0);
+}
+
+/* Copies `count` bytes, which do not overlap, and answers their sum, in one pass. */
+static inline uint64_t dk_checksum_copy(void *_Nonnull target, const void *_Nonnull source, size_t count) {
+    return dk_checksum_pass((uint8_t *)target, (const uint8_t *)source, count, 1);
 }
 
 #endif
