@@ -42,6 +42,10 @@ package struct NetworkStack: ~Copyable {
         finish(now: now)
     }
 
+    /// Whether ``poll(now:)`` has something to do that does not depend on the time.
+    @inline(__always)
+    package var isPressed: Bool { !ip.looped.isEmpty || !ip.undeliverable.isEmpty || tcp.isPressed || !events.isEmpty }
+
     /// Runs the timers that are due, and what this host has sent to itself. Constant time when there is nothing.
     @inline(__always)
     package mutating func poll(now: UInt64) {

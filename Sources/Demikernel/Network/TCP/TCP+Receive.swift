@@ -102,23 +102,16 @@ extension TCPConnection {
     @inline(always)
     mutating func takeInOrder(_ frame: Segment, _ shared: inout TCPShared, events: inout SocketEvents, now: UInt64) {
         let length = frame.count
-        let size = UInt32(truncatingIfNeeded: frame.capacity)
-        // Small payloads in large buffers: beyond twice the limit they are copied together.
-        if heldBytes &+ size > receiveLimit &* 2 || flags.contains(.tailIsOurs) {
-            guard takeCopied(frame, &shared) else { return }
+        if flags.contains(.readerWaits) {
+            flags.remove(.readerWaits)
+            events.deliver(SocketDelivery(segment: frame, source: path.destination, port: 0), tag: tag)
         } else {
-            guard received.append(frame, in: shared.heap) else {
-                // Not acknowledged: the peer sends it again.
-                shared.counters.outOfMemory &+= 1
-                return frame.release()
-            }
-            heldBytes &+= size
+            guard queueText(frame, &shared) else { return }
+            events.append(.readable, tag: tag)
         }
-        unreadBytes &+= length
         receiveNext += length
         if length > UInt32(receiveSegmentSize) { receiveSegmentSize = UInt16(truncatingIfNeeded: min(length, 65_535)) }
         shared.counters.bytesReceived &+= UInt64(length)
-        events.append(.readable, tag: tag)
         // RFC 9293, section 3.8.6.3: less than a segment waits for company; more is looked at when the burst ends.
         if receiveNext.distance(from: acknowledgementSent) >= UInt32(receiveSegmentSize) || flags.contains(.acknowledgeNow) {
             joinPending(&shared)
@@ -128,7 +121,27 @@ extension TCPConnection {
         }
     }
 
-    /// The same, for the slow path.
+    /// Keeps payload until somebody reads it. False where it was dropped for want of memory: it is not acknowledged, the peer sends it again.
+    @inline(never)
+    private mutating func queueText(_ frame: Segment, _ shared: inout TCPShared) -> Bool {
+        let length = frame.count
+        let size = UInt32(truncatingIfNeeded: frame.capacity)
+        // Small payloads in large buffers: beyond twice the limit they are copied together.
+        if heldBytes &+ size > receiveLimit &* 2 || flags.contains(.tailIsOurs) {
+            guard takeCopied(frame, &shared) else { return false }
+        } else {
+            guard received.append(frame, in: shared.heap) else {
+                shared.counters.outOfMemory &+= 1
+                frame.release()
+                return false
+            }
+            heldBytes &+= size
+        }
+        unreadBytes &+= length
+        return true
+    }
+
+    /// ``takeInOrder(_:_:events:now:)`` for the slow path.
     @inline(never)
     private mutating func takeText(_ frame: Segment, _ shared: inout TCPShared, events: inout SocketEvents, now: UInt64) {
         takeInOrder(frame, &shared, events: &events, now: now)

@@ -3,6 +3,8 @@ struct TCPShared: ~Copyable {
     let configuration: TCPConfiguration
     let heap: HeapReference
     let limits: TimeoutLimits
+    /// No timeout is shorter.
+    var timeoutMinimum: UInt64 { min(limits.minimum, limits.initial) }
     let hash: KeyedHash
     let sequences: InitialSequence
     let cookies: SYNCookie
@@ -13,6 +15,9 @@ struct TCPShared: ~Copyable {
     var pending = TCPShared.endOfPending
     /// When that is to be tried again, where the last burst has left some. A burst, a poll and a call try it anyway.
     var pendingDeadline: UInt64 = 0
+    /// The last pause of the application in which time stood still for what it sent: what carries its beginning may be as late as its end.
+    var pauseBegan = UInt64.max
+    var pauseEnded: UInt64 = 0
     /// Answers to strangers that may still be sent in this second. RFC 5961, section 7.
     var answersLeft: Int
     var answersRenewedAt: UInt64 = 0

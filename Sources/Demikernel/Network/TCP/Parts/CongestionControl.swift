@@ -138,13 +138,16 @@ package struct CongestionControl: BitwiseCopyable, Sendable {
         common.window = max(common.window, common.segment)
     }
 
+    /// Whether ``afterIdle(now:timeout:)`` has nothing to do: within 2 ms nothing is silent, whatever the timeout comes to.
+    @inline(__always) package func isActive(_ now: UInt64) -> Bool { UInt32(truncatingIfNeeded: now &>> 20) &- lastActivity <= 1 }
+
     /// Data is to be sent while nothing is out: after more than a timeout of silence the window is a new connection's at most. RFC 5681,
     /// section 4.1.
     @inline(__always)
     package mutating func afterIdle(now: UInt64, timeout: @autoclosure () -> UInt64) {
+        if isActive(now) { return }
         let silence = UInt32(truncatingIfNeeded: now &>> 20) &- lastActivity
-        // Within 2 ms nothing is silent, whatever the timeout comes to.
-        if silence > 1, UInt64(silence) > timeout() &>> 20 { restart(silence) }
+        if UInt64(silence) > timeout() &>> 20 { restart(silence) }
     }
 
     @inline(never)
