@@ -12,7 +12,7 @@ extension TCPConnection {
         if first == 0 { (first, latest) = acknowledgeRecords(acknowledgment, now: now) }
         advance(to: acknowledgment, &shared, events: &events, now: now)
         takeSample(first, now)
-        if !congestion.acknowledgedUnlimited(acknowledgment, next: sendNext, now: now) {
+        if !congestion.acknowledgedUnlimited(now: now) {
             growWindow(acknowledged, latest, isEchoed: false, isRecovering: false, now)
         }
         if acknowledgment == sendNext, hasSentEverything {

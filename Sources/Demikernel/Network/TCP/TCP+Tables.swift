@@ -129,8 +129,7 @@ package struct TCP: ~Copyable {
     // MARK: - From below
 
     /// Takes a segment, and its reference.
-    @inline(__always)
-    package mutating func receive(_ packet: inout ReceivedPacket, ip: inout NetworkLayer, events: inout SocketEvents, now: UInt64) {
+    package mutating func receive(_ packet: ReceivedPacket, ip: inout NetworkLayer, events: inout SocketEvents, now: UInt64) {
         shared.counters.segmentsReceived &+= 1
         let bytes = packet.frame.packet
         guard let view = TCPHeaderView(bytes) else {
@@ -152,7 +151,7 @@ package struct TCP: ~Copyable {
             return receiveElsewhere(packet, view, tuple, found, ip: &ip, events: &events, now: now)
         }
         if connections[unchecked: slot].state == .synReceived { noteAcceptQueue(slot) }
-        connections[unchecked: slot].receive(&packet, view, &shared, ip: &ip, events: &events, now: now)
+        connections[unchecked: slot].receive(packet, view, &shared, ip: &ip, events: &events, now: now)
         if !connections[unchecked: slot].flags.isDisjoint(with: .wantsSettling) { settle(slot, ip: &ip, events: &events, now: now) }
     }
 
