@@ -16,8 +16,13 @@ struct ControlDump {
         self.arguments = Array(arguments)
     }
 
-    private func number(_ name: String) -> Int? {
-        arguments.first { $0.hasPrefix("\(name)=") }.flatMap { Int($0.dropFirst(name.count + 1)) }
+    /// A number that the request gives; nil where it gives none of that name.
+    private func number(_ name: String) throws(DemikernelError) -> Int? {
+        guard let argument = arguments.first(where: { $0.hasPrefix("\(name)=") }) else { return nil }
+        guard let number = Int(argument.dropFirst(name.count + 1)), number > 0 else {
+            throw DemikernelError(.invalidArgument, "a number of the request is none, or below 1")
+        }
+        return number
     }
 
     func run() {
@@ -26,7 +31,7 @@ struct ControlDump {
             guard case .status(let status)? = ControlSession.ask(member, .status) else {
                 throw DemikernelError(.timedOut, "the libOS does not answer: its program is not waiting for it")
             }
-            let queue = try CaptureQueue(snapLength: number("snap") ?? PcapngWriter.snapLengthMaximum)
+            let queue = try CaptureQueue(snapLength: try number("snap") ?? PcapngWriter.snapLengthMaximum)
             switch ControlSession.ask(member, .capture(queue)) {
             case .done?: break
             case .refused(let error)?: throw error
@@ -39,9 +44,9 @@ struct ControlDump {
             var record = ControlRecord("dump")
             record.add("libos", member.number)
             record.add("name", status.libOS)
-            if client.send(record), client.flush() { write(queue, status.network?.capabilities.name ?? status.libOS) { _ = ControlSession.ask(member, .capture(nil)) } } else {
-                _ = ControlSession.ask(member, .capture(nil))
-            }
+            let stop = { _ = ControlSession.ask(member, .capture(nil)) }
+            guard client.send(record), client.flush() else { return stop() }
+            write(queue, status.network?.capabilities.name ?? status.libOS, stop: stop)
         } catch {
             client.refuse("\(error)")
         }
@@ -50,7 +55,7 @@ struct ControlDump {
     /// The libOS that is named, or the only one whose frames are its own.
     private func chooseMember() throws(DemikernelError) -> ControlService.Member {
         let members = ControlService.shared.members
-        if let number = number("libos") {
+        if let number = try number("libos") {
             guard let member = members.first(where: { $0.number == number }) else {
                 throw DemikernelError(.noSuchProcess, "the process has no libOS of that number")
             }

@@ -80,7 +80,8 @@ extension Core {
         socket.local = network.stack.tcp.localAddress(handle)
         socket.remote = network.stack.tcp.remoteAddress(handle)
         socket.take(network.stack.tcp.information(handle))
-        if let (waiting, backlog) = network.stack.tcp.acceptQueue(handle) { (socket.receiveQueue, socket.sendQueue) = (waiting, backlog) }
+        // What `listen` was told: the stack lets one more wait.
+        if let (waiting, backlog) = network.stack.tcp.acceptQueue(handle) { (socket.receiveQueue, socket.sendQueue) = (waiting, backlog - 1) }
         return socket
     }
 
