@@ -49,7 +49,7 @@ struct ControlledProcess {
     func records(_ request: String) throws -> [ControlRecord] {
         let reader = try ask(request)
         var records: [ControlRecord] = []
-        while let line = try reader.line(seconds: 10) {
+        while let line = try reader.line(seconds: 5) {
             guard let record = ControlRecord(line: line) else { throw Failure("\(title): its answer cannot be read") }
             switch record.kind {
             case "end": return records

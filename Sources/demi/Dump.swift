@@ -58,7 +58,7 @@ struct DumpCommand: ParsableCommand {
         }
         if write == "-", isatty(STDOUT_FILENO) == 1 { throw Failure("a capture is not for a terminal: give -w FILE, or a pipe behind -w -") }
         let reader = try process.ask("dump snap=\(snapLength)" + (number.map { " libos=\($0)" } ?? ""))
-        guard let line = try reader.line(seconds: 10), let answer = ControlRecord(line: line) else {
+        guard let line = try reader.line(seconds: 5), let answer = ControlRecord(line: line) else {
             throw Failure("\(process.title): its answer cannot be read")
         }
         guard answer.kind == "dump" else { throw Failure("\(process.title): \(answer["text"] ?? "refused")") }
