@@ -1,3 +1,4 @@
+import CDemikernelShims
 import Glibc
 
 /// Questions to the kernel over netlink(7), one message and one answer each.
