@@ -9,10 +9,12 @@ struct ControlDump {
     private static let interval: Int32 = 10
 
     private let client: ControlStream
+    private let members: [ControlService.Member]
     private let arguments: [Substring]
 
-    init(_ client: ControlStream, _ arguments: some Sequence<Substring>) {
+    init(_ client: ControlStream, _ members: [ControlService.Member], _ arguments: some Sequence<Substring>) {
         self.client = client
+        self.members = members
         self.arguments = Array(arguments)
     }
 
@@ -54,7 +56,6 @@ struct ControlDump {
 
     /// The libOS that is named, or the only one whose frames are its own.
     private func chooseMember() throws(DemikernelError) -> ControlService.Member {
-        let members = ControlService.shared.members
         if let number = try number("libos") {
             guard let member = members.first(where: { $0.number == number }) else {
                 throw DemikernelError(.noSuchProcess, "the process has no libOS of that number")

@@ -149,14 +149,13 @@ final class ControlEndpoint: Sendable {
         } else {
             mayAsk = true
         }
-        let isLocal = if case .path = place { true } else { false }
         guard mayAsk, Self.clients.wrappingAdd(1, ordering: .relaxed).newValue <= Self.clientMaximum else {
             if mayAsk { Self.clients.wrappingSubtract(1, ordering: .relaxed) }
             close(client)
             return
         }
-        let thread = ControlThread.start {
-            ControlSession(client, mayAskEverything: isLocal).run()
+        let thread = ControlThread.start { [place] in
+            ControlSession(client, at: place).run()
             close(client)
             Self.clients.wrappingSubtract(1, ordering: .relaxed)
         }

@@ -60,8 +60,8 @@ package final class ControlService: Sendable {
         return unsafe stat(path, &status) == 0 && status.st_mode & S_IFMT == S_IFDIR
     }
 
-    /// The libOSes that there are now, in the order in which they started.
-    var members: [Member] { state.withLock { $0.members } }
+    /// The libOSes that are asked at a place, in the order in which they started.
+    func members(at place: ControlEndpoint.Place) -> [Member] { state.withLock { $0.members.filter { $0.places.contains(place) } } }
 
     /// Opens an endpoint, or takes part in one that is open.
     private static func open(_ place: ControlEndpoint.Place, _ state: inout State) throws(DemikernelError) {

@@ -21,25 +21,27 @@ struct ControlSession {
     private static let answerTime: Int32 = 2_000
 
     private let client: ControlStream
-    private let mayAskEverything: Bool
+    private let place: ControlEndpoint.Place
 
-    /// Serves the client behind `descriptor`, which stays the caller's. Without `mayAskEverything` it gets the metrics alone.
-    init(_ descriptor: Int32, mayAskEverything: Bool) {
+    /// Serves the client behind `descriptor`, which stays the caller's. At a port it gets the metrics alone.
+    init(_ descriptor: Int32, at place: ControlEndpoint.Place) {
         client = ControlStream(descriptor)
-        self.mayAskEverything = mayAskEverything
+        self.place = place
     }
+
+    private var members: [ControlService.Member] { ControlService.shared.members(at: place) }
 
     func run() {
         client.makeBlocking(seconds: Self.patience)
         guard let request = client.readRequest(maximum: Self.requestMaximum) else { return }
         let words = request.split(separator: " ", omittingEmptySubsequences: true)
         if request.contains(" HTTP/1.") { return answerHTTP(words) }
-        guard mayAskEverything else { return }
+        guard case .path = place else { return }
         switch words.first {
         case "status": answerRecords(counters: true, sockets: false)
         case "sockets": answerRecords(counters: false, sockets: true)
         case "netstat": answerRecords(counters: true, sockets: true)
-        case "dump": ControlDump(client, words.dropFirst()).run()
+        case "dump": ControlDump(client, members, words.dropFirst()).run()
         default: client.refuse("unknown request; there are status, sockets, netstat, dump and GET /metrics")
         }
     }
@@ -61,7 +63,7 @@ struct ControlSession {
     // MARK: - Records
 
     private func answerRecords(counters: Bool, sockets: Bool) {
-        for member in ControlService.shared.members {
+        for member in members {
             guard let status = Self.status(of: member) else {
                 var record = ControlRecord("libos")
                 record.add("libos", member.number)
@@ -95,7 +97,7 @@ struct ControlSession {
         guard words.first == "GET" else { return sendHTTP("405 Method Not Allowed", "only GET\n") }
         let path = words.count > 1 ? words[1].prefix { $0 != "?" } : ""
         guard path == "/metrics" else { return sendHTTP("404 Not Found", "the counters are at /metrics\n") }
-        let statuses = ControlService.shared.members.compactMap { member in Self.status(of: member).map { (member.number, $0) } }
+        let statuses = members.compactMap { member in Self.status(of: member).map { (member.number, $0) } }
         sendHTTP("200 OK", PrometheusText.of(statuses))
     }
 
