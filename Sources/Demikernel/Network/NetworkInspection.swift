@@ -7,6 +7,9 @@ extension TCP {
         return (Int(listeners[unchecked: slot].accept.count), Int(listeners[unchecked: slot].backlog))
     }
 
+    /// Whether a listener has a connection to be accepted.
+    package mutating func hasAcceptable(_ socket: TCPSocket) -> Bool { acceptQueue(socket).map { $0.waiting > 0 } ?? false }
+
     /// A live connection that no socket of the application's stands for: half open, waiting to be accepted, or closed by the application; nil
     /// where one does.
     mutating func connectionWithoutSocket(_ slot: UInt32) -> (local: SocketAddress, remote: SocketAddress, information: TCPInformation)? {
