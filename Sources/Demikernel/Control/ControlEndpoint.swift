@@ -23,9 +23,9 @@ final class ControlEndpoint: Sendable {
     private let process: pid_t
     private let thread = Lock<pthread_t?>(nil)
 
-    /// Clients at any one time, of the whole process; one more is turned away.
+    /// Clients of one place at any one time; one more is turned away. Those of the port, who may be anybody, leave the socket's their places.
     private static let clientMaximum = 16
-    private static let clients = Atomic<Int>(0)
+    private let clients = Atomic<Int>(0)
 
     /// Begins to listen. Throws EADDRINUSE where another process serves the place, and what the system says else.
     init(_ place: Place) throws(DemikernelError) {
@@ -149,18 +149,18 @@ final class ControlEndpoint: Sendable {
         } else {
             mayAsk = true
         }
-        guard mayAsk, Self.clients.wrappingAdd(1, ordering: .relaxed).newValue <= Self.clientMaximum else {
-            if mayAsk { Self.clients.wrappingSubtract(1, ordering: .relaxed) }
+        guard mayAsk, clients.wrappingAdd(1, ordering: .relaxed).newValue <= Self.clientMaximum else {
+            if mayAsk { clients.wrappingSubtract(1, ordering: .relaxed) }
             close(client)
             return
         }
-        let thread = ControlThread.start { [place] in
+        let thread = ControlThread.start { [self] in
             ControlSession(client, at: place).run()
             close(client)
-            Self.clients.wrappingSubtract(1, ordering: .relaxed)
+            clients.wrappingSubtract(1, ordering: .relaxed)
         }
         guard let thread else {
-            Self.clients.wrappingSubtract(1, ordering: .relaxed)
+            clients.wrappingSubtract(1, ordering: .relaxed)
             close(client)
             return
         }

@@ -33,7 +33,7 @@ struct ControlSession {
 
     func run() {
         client.makeBlocking(seconds: Self.patience)
-        guard let request = client.readRequest(maximum: Self.requestMaximum) else { return }
+        guard let request = client.readRequest(maximum: Self.requestMaximum, seconds: Self.patience) else { return }
         let words = request.split(separator: " ", omittingEmptySubsequences: true)
         if request.contains(" HTTP/1.") { return answerHTTP(words) }
         guard case .path = place else { return }
@@ -84,7 +84,10 @@ struct ControlSession {
     private func sendSockets(of member: ControlService.Member) -> Bool {
         var cursor: ControlCursor? = .start
         while let from = cursor {
-            guard case .sockets(let page)? = Self.ask(member, .sockets(from: from)) else { return true }
+            guard case .sockets(let page)? = Self.ask(member, .sockets(from: from)) else {
+                client.refuse("libOS \(member.number) has stopped to answer")
+                return false
+            }
             for socket in page.sockets where !client.send(socket.record(of: member.number)) { return false }
             cursor = page.next
         }
@@ -120,14 +123,16 @@ final class ControlStream {
         _ = dk_socket_timeouts(descriptor, seconds)
     }
 
-    /// The first line; of an HTTP request once the whole head is there. nil where there is none within the time and `maximum` bytes.
-    func readRequest(maximum: Int) -> String? {
+    /// The first line; of an HTTP request once the whole head is there. nil where there is none within so many seconds and `maximum` bytes.
+    func readRequest(maximum: Int, seconds: Int32) -> String? {
         var bytes: [UInt8] = []
+        // Not only of each piece: a byte every few seconds would be for ever.
+        let deadline = DeviceClock.monotonic.now() &+ UInt64(seconds) &* 1_000_000_000
         var buffer = InlineArray<1024, UInt8>(repeating: 0)
         while bytes.count <= maximum {
             let count = unsafe withUnsafeMutableBytes(of: &buffer) { unsafe recv(descriptor, $0.baseAddress, $0.count, 0) }
             if count < 0, errno == EINTR { continue }
-            guard count > 0 else { return nil }
+            guard count > 0, DeviceClock.monotonic.now() < deadline else { return nil }
             for index in 0..<count { bytes.append(buffer[index]) }
             guard let end = bytes.firstIndex(of: 0x0a) else { continue }
             let line = String(decoding: bytes[..<end].filter { $0 != 0x0d }, as: UTF8.self)
