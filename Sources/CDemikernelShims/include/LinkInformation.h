@@ -1,6 +1,6 @@
 /* What a network interface's driver says of itself (ethtool), for `demi doctor`: ioctl(2) is variadic. */
-#ifndef DEMIKERNEL_INTERFACES_H
-#define DEMIKERNEL_INTERFACES_H
+#ifndef DEMIKERNEL_LINK_INFORMATION_H
+#define DEMIKERNEL_LINK_INFORMATION_H
 
 #include <errno.h>
 #include <linux/bpf.h>
