@@ -56,7 +56,7 @@ let package = Package(
                 "CDemikernelShims", .product(name: "Histogram", package: "hdrhistogram-swift"),
             ],
             swiftSettings: strict),
-        .target(name: "TestSupport", path: "Tests/TestSupport", swiftSettings: strict),
+        .target(name: "TestSupport", dependencies: ["Demikernel", "CDemikernelShims"], path: "Tests/TestSupport", swiftSettings: strict),
         .testTarget(
             name: "DemikernelTests", dependencies: ["Demikernel", "TestSupport"], exclude: ["Behaviour"], swiftSettings: strict),
         // The PDPIX behaviour suite, which every libOS passes unchanged.
