@@ -245,24 +245,18 @@ package struct TapConfiguration: Sendable {
     }
 
     private mutating func look() {
-        let interface = NetworkInterface(name: configuration.interface, socket: control)
-        if interface == nil {
-            // Removed, for the files of an interface that was only renamed go on working; frames go there for as long as they do.
-            guard !isAttached() else { return }
+        if queueCount > 0, dk_tap_is_attached(queues[0]) == 0 {
+            // Removed. One of the same name is another.
             goDown()
             closeQueues()
-        } else if queueCount == 0 {
+        }
+        // None of that name where it was only renamed: the files go on working.
+        guard let interface = NetworkInterface(name: configuration.interface, socket: control) else { return }
+        if queueCount == 0 {
             guard let files = try? Self.attach(configuration, events) else { return }
             adopt(files)
         }
-        if queueCount > 0, let interface {
-            if interface.isUp { isUp = true } else { goDown() }
-        }
-    }
-
-    /// Whether our file still has an interface.
-    private func isAttached() -> Bool {
-        queueCount > 0 && dk_tap_is_attached(queues[0]) != 0
+        if interface.isUp { isUp = true } else { goDown() }
     }
 
     private mutating func goDown() {

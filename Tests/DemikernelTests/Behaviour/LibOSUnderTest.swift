@@ -141,10 +141,9 @@ extension LibOSUnderTest {
             $0.heap.checked = true
         },
     ] + catpowder("polling") { $0.wait.spin = .forever }
-        + catpowder("sleeping, checked heap, two queues, software checksums") {
+        + catpowder("sleeping, checked heap, software checksums") {
             $0.wait.spin = .atMost(.zero)
             $0.heap.checked = true
-            $0.catpowder.queues = 2
             $0.network.checksumOffload = false
         }
 

@@ -25,6 +25,7 @@ enum Reflector {
             return nil
         }
         guard let link = try? VirtualLink() else { return nil }
+        farEnd.withLock { $0 = link.far }
         var thread = pthread_t()
         let status = unsafe pthread_create(&thread, nil, { _ in
             Reflector.runPacketSocket()
@@ -32,8 +33,13 @@ enum Reflector {
         }, nil)
         precondition(status == 0, "the system has no thread for a test")
         pthread_detach(thread)
+        // Open by then: a test may take all descriptors away.
+        while farEnd.withLock({ !$0.isEmpty }) { usleep(1_000) }
         return link
     }()
+
+    /// Where the reflector's interface is, until it has opened it.
+    private static let farEnd = Lock("")
 
     private static func run() {
         reflectForever { () throws in
@@ -45,8 +51,9 @@ enum Reflector {
     private static func runPacketSocket() {
         reflectForever { () throws in
             var settings = PacketSocketConfiguration(interface: "far0")
-            settings.namespace = link?.far ?? ""
+            settings.namespace = farEnd.withLock { $0 }
             settings.takesAll = true
+            defer { farEnd.withLock { $0 = "" } }
             return try PacketSocketDevice(settings)
         }
     }
