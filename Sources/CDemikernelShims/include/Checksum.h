@@ -17,9 +17,8 @@ static inline uint64_t dk_word_load(const uint8_t *_Nonnull p) {
 static inline void dk_word_store(uint8_t *_Nonnull p, uint64_t v) { __builtin_memcpy(p, &v, 8); }
 
 /* A sum of 64-bit words as one of 16-bit words: both 2^64 and 2^16 leave 1 when divided by 2^16 - 1. */
-static inline uint64_t dk_words_fold(unsigned __int128 sum) {
-    uint64_t low = (uint64_t)sum;
-    return (low & 0xffffffffu) + (low >> 32) + (uint64_t)(sum >> 64);
+static inline uint64_t dk_words_fold(uint64_t sum, uint64_t carries) {
+    return (sum & 0xffffffffu) + (sum >> 32) + carries;
 }
 
 /* The last `count` bytes of at most 7, as a word with zeroes behind them: an odd last byte is padded with one. */
@@ -97,7 +96,8 @@ static inline __attribute__((always_inline)) uint64_t dk_checksum_pass(
         }
     }
 #endif
-    unsigned __int128 words = 0;
+    /* The carries of each chain of additions are counted apart, so that a chain is one instruction a word. */
+    unsigned long long words = 0, carries = 0, carry;
     for (; count >= 32; count -= 32, p += 32) {
         uint64_t a = dk_word_load(p), b = dk_word_load(p + 8), c = dk_word_load(p + 16), d = dk_word_load(p + 24);
         if (copies) {
@@ -107,10 +107,11 @@ static inline __attribute__((always_inline)) uint64_t dk_checksum_pass(
             dk_word_store(q + 24, d);
             q += 32;
         }
-        words += a;
-        words += b;
-        words += c;
-        words += d;
+        words = __builtin_addcll(words, a, 0, &carry);
+        words = __builtin_addcll(words, b, carry, &carry);
+        words = __builtin_addcll(words, c, carry, &carry);
+        words = __builtin_addcll(words, d, carry, &carry);
+        carries += carry;
     }
     for (; count >= 8; count -= 8, p += 8) {
         uint64_t a = dk_word_load(p);
@@ -118,13 +119,15 @@ static inline __attribute__((always_inline)) uint64_t dk_checksum_pass(
             dk_word_store(q, a);
             q += 8;
         }
-        words += a;
+        words = __builtin_addcll(words, a, 0, &carry);
+        carries += carry;
     }
     if (count != 0) {
-        words += dk_word_tail(p, count);
+        words = __builtin_addcll(words, dk_word_tail(p, count), 0, &carry);
+        carries += carry;
         if (copies) __builtin_memcpy(q, p, count);
     }
-    return sum + dk_words_fold(words);
+    return sum + dk_words_fold(words, carries);
 }
 
 static inline uint64_t dk_checksum_sum(const void *_Nonnull start, size_t count) {

@@ -27,6 +27,11 @@ package struct Core: ~Copyable {
     private var lastProgressCount: UInt64 = 0
     /// The time that was read last: the stack's time never goes back.
     private(set) var turnTime: UInt64 = 0
+    /// Turns since the clock was read, of those that brought nothing; see ``networkTurn()``.
+    var turnsWithoutTime: UInt32 = 0
+    let turnsWithoutTimeMaximum: UInt32
+    /// Something was pushed since the clock was read, and is taken for pushed then.
+    var hasPushed = false
     /// Calls since the start, to poll the devices now and then in programs that submit without waiting.
     var calls: UInt32 = 0
     /// Where `waitAny` goes on checking its array.
@@ -68,6 +73,8 @@ package struct Core: ~Copyable {
         self.timers = timers
         self.mailbox = mailbox
         self.catnap = catnap
+        // A time that is set from outside is looked at in each turn: there may be no further one.
+        turnsWithoutTimeMaximum = clock.source == .manual ? 0 : Self.turnsWithoutTime
         self.clock = clock
         let isNetworkPresent = network.isPresent
         self.network = network
@@ -102,7 +109,7 @@ package struct Core: ~Copyable {
     mutating func submissionTurn() {
         runReady()
         calls &+= 1
-        if calls & 63 == 0 { runBackground(now: clock.now()) }
+        if calls & 63 == 0 { runBackground(now: readTime()) }
     }
 
     /// A turn of a waiting call, which has run the ready tasks: one background task, mostly the device's fast path, then what other threads
@@ -112,8 +119,8 @@ package struct Core: ~Copyable {
     /// The same within its caller.
     @inline(always)
     mutating func idleTurnInline() {
-        let now = clock.now()
-        turnTime = now
+        if network.isPresent, scheduler.isFastPathAlone { return networkTurn() }
+        let now = readTime()
         runBackground(now: now)
         mailboxTurn()
         fireTimers(now: now)
@@ -121,12 +128,26 @@ package struct Core: ~Copyable {
         noteProgress(now: now)
     }
 
-    /// Reads the clock for a call into the network stack.
+    /// Reads the clock: for a turn, or a call into the network stack.
     @inline(__always)
     mutating func readTime() -> UInt64 {
+        let before = turnTime
         turnTime = clock.now()
+        if hasPushed { notePushes(since: before) }
         return turnTime
     }
+
+    /// What was pushed since the clock was last read carries that reading: where the application took its time, the stack has to know.
+    @inline(__always)
+    private mutating func notePushes(since before: UInt64) {
+        hasPushed = false
+        if turnTime &- before > Self.longCall, clock.source != .manual { network.stack.tcp.notePause(from: before, to: turnTime) }
+    }
+
+    /// How many turns in a row may do without reading the clock, which costs as much as the rest of such a turn.
+    private static var turnsWithoutTime: UInt32 { 3 }
+    /// Nanoseconds between two calls of the application beyond which a push's time is not the last reading's.
+    private static var longCall: UInt64 { 1_000_000 }
 
     @inline(__always)
     mutating func noteProgress(now: UInt64) {
@@ -190,7 +211,7 @@ package struct Core: ~Copyable {
     mutating func sleep(until deadline: UInt64) {
         var limit = deadline
         if let due = timers.nextDeadline() { limit = min(limit, due) }
-        let now = clock.now()
+        let now = readTime()
         // Something is due already: no time to sleep, but the devices get their turn.
         guard limit > now else { return idleTurn() }
         // What became ready while the descriptors were being registered must not wait for the sleep.
@@ -198,8 +219,7 @@ package struct Core: ~Copyable {
         guard scheduler.application.isEmpty else { return idleTurn() }
         guard !network.isPresent || prepareNetworkToSleep(until: &limit, now: now) else { return idleTurn() }
         sleepCatnap(nanoseconds: limit == .max ? .max : limit - now)
-        let woken = clock.now()
-        turnTime = woken
+        let woken = readTime()
         if network.isPresent {
             network.wake()
             pollNetwork(now: woken)
@@ -321,7 +341,9 @@ package struct Core: ~Copyable {
         guard !operations[slot].isInFlight else { return cancelInFlight(slot) }
         let index = operations[slot].queue
         switch operations[slot].kind {
-        case .accept, .pop: completeReader(index, slot, errno: Errno.canceled.rawValue)
+        case .accept, .pop:
+            completeReader(index, slot, errno: Errno.canceled.rawValue)
+            if queues[index].kind.isNetwork { noteReader(index) }
         case .push: cancelPush(index, slot)
         case .connect:
             abandonConnect(index)

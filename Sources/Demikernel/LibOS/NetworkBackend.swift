@@ -128,11 +128,18 @@ package struct NetworkBackend: ~Copyable {
     @inline(never)
     private func transmitSlowly() { device { $0.transmit(&stack.ip.outgoing) } }
 
-    /// One burst from the device to the stack.
+    /// Has the device bring one burst; whether there is any frame in it.
     @inline(__always)
-    func receive(now: UInt64) {
+    func receive() -> Bool {
         let state = unsafe state
         device { unsafe $0.receive(into: &state.pointee.burst) }
+        return unsafe !state.pointee.burst.isEmpty
+    }
+
+    /// Passes that burst to the stack.
+    @inline(__always)
+    func takeBurst(now: UInt64) {
+        let state = unsafe state
         if unsafe !state.pointee.burst.isEmpty { unsafe stack.receive(&state.pointee.burst, now: now) }
     }
 

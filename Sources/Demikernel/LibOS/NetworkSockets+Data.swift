@@ -30,8 +30,8 @@ extension Core {
     mutating func pushNetworkStream(_ index: UInt32, _ slot: UInt32, _ segments: SegmentList) {
         guard queues[index].writers.isEmpty, segments.byteCount <= Self.sendUnit else { return queueNetworkPush(index, slot) }
         let isLast = isLastAnswer
-        let now = readTime()
-        switch network.stack.tcp.send(streamSocket(index), segments, ip: &network.stack.ip, now: now) {
+        hasPushed = true
+        switch network.stack.tcp.send(streamSocket(index), segments, ip: &network.stack.ip, now: turnTime) {
         case .taken:
             operations[slot].segments = .empty
             complete(slot)
@@ -143,7 +143,9 @@ extension Core {
     @inline(always)
     mutating func submitNetworkReader(_ index: UInt32, _ slot: UInt32) {
         if queues[index].readers.isEmpty, let errno = tryNetworkReader(index, slot, now: turnTime) { return complete(slot, errno: errno) }
+        let isFirst = queues[index].readers.isEmpty
         queues[index].readers.append(slot, in: operations)
+        if isFirst { noteReader(index) }
     }
 
     /// One try for a reader: an errno or 0 where it is done, nil where nothing has come.

@@ -26,13 +26,11 @@ package struct NetworkStack: ~Copyable {
     package mutating func receive(_ burst: inout FrameBurst, now: UInt64) {
         while !burst.isEmpty {
             let frame = burst.removeFirst()
+            if frame.rest.isEmpty, tcp.receivePredicted(frame.head, vouched: ip.vouches(for: frame), ip: &ip, events: &events, now: now) { continue }
             var packet = ReceivedPacket.none
             switch ip.receiveOrdinary(frame, into: &packet) {
             case .udp: udp.receive(&packet, ip: &ip, events: &events, now: now)
-            case .tcp:
-                // Of a copy, so that the packet itself, whose address nobody has then, stays in registers on UDP's way.
-                var segment = packet
-                tcp.receive(&segment, ip: &ip, events: &events, now: now)
+            case .tcp: tcp.receive(packet, ip: &ip, events: &events, now: now)
             default:
                 // Received frames are one segment: what a device brings besides is dropped, and the frame with it.
                 if !frame.rest.isEmpty { frame.rest.releaseAll() }
@@ -41,6 +39,10 @@ package struct NetworkStack: ~Copyable {
         }
         finish(now: now)
     }
+
+    /// Whether ``poll(now:)`` has something to do that does not depend on the time.
+    @inline(__always)
+    package var isPressed: Bool { !ip.looped.isEmpty || !ip.undeliverable.isEmpty || tcp.isPressed || !events.isEmpty }
 
     /// Runs the timers that are due, and what this host has sent to itself. Constant time when there is nothing.
     @inline(__always)
@@ -93,7 +95,7 @@ package struct NetworkStack: ~Copyable {
         switch arrival {
         case .consumed: break
         case .udp: udp.receive(&packet, ip: &ip, events: &events, now: now)
-        case .tcp: tcp.receive(&packet, ip: &ip, events: &events, now: now)
+        case .tcp: tcp.receive(packet, ip: &ip, events: &events, now: now)
         case .icmpError, .icmpv6Error: receiveError(packet, now: now)
         }
     }

@@ -13,6 +13,8 @@ package struct SocketEvent: BitwiseCopyable, Equatable {
         /// A listener has a connection to accept.
         @inline(__always) package static var acceptable: Kinds { Kinds(rawValue: 16) }
         @inline(__always) package static var closed: Kinds { Kinds(rawValue: 32) }
+        /// What has come is with the event: ``SocketEvents/takeDelivery(tag:)``. Only where the libOS had said that a reader waits.
+        @inline(__always) package static var delivered: Kinds { Kinds(rawValue: 64) }
     }
 
     /// The number that the socket was opened with: the libOS's queue.
@@ -27,17 +29,26 @@ package struct SocketEvent: BitwiseCopyable, Equatable {
     }
 }
 
+/// What has come for a reader that waited: without a stay in the socket's queue. The reference is the taker's.
+package struct SocketDelivery: BitwiseCopyable {
+    package let segment: Segment
+    /// Of a datagram.
+    package let source: IPAddress
+    package let port: UInt16
+}
+
 /// What has changed, for whoever polls the stack: each tag once, with all that has happened since it was last looked at.
 ///
 /// Appending and taking are O(1) and allocate nothing; there can never be more entries than tags.
 ///
 /// Invariant: `pending[tag]` has the `isQueued` bit exactly when the tag is in the ring, so the ring, which has room for all tags, never
-/// overflows.
+/// overflows. `deliveries[tag]` is initialised where `pending[tag]` says `delivered`.
 package struct SocketEvents: ~Copyable {
     private static var isQueued: UInt8 { 0x80 }
 
     private var pending: MappedMemory<UInt8>
     private var ring: MappedMemory<UInt32>
+    private var deliveries: MappedMemory<SocketDelivery>
     private let mask: Int
     private var head = 0
     private var queued = 0
@@ -48,6 +59,8 @@ package struct SocketEvents: ~Copyable {
         while size < tags { size *= 2 }
         let pending = try MappedMemory<UInt8>(count: size)
         let ring = try MappedMemory<UInt32>(count: size)
+        let deliveries = try MappedMemory<SocketDelivery>(count: size)
+        self.deliveries = deliveries
         self.pending = pending
         self.ring = ring
         mask = size - 1
@@ -66,6 +79,16 @@ package struct SocketEvents: ~Copyable {
             queued &+= 1
         }
     }
+
+    /// Hands what has come to the reader that waits on the socket of `tag`. There is no delivery to it yet.
+    @inline(__always) package mutating func deliver(_ delivery: SocketDelivery, tag: UInt32) {
+        assert(Int(tag) <= mask && pending[Int(tag)] & SocketEvent.Kinds.delivered.rawValue == 0)
+        deliveries[Int(tag)] = delivery
+        append(.delivered, tag: tag)
+    }
+
+    /// What an event with ``SocketEvent/Kinds/delivered`` has brought.
+    @inline(__always) package func takeDelivery(tag: UInt32) -> SocketDelivery { deliveries[Int(tag)] }
 
     /// Takes the event of the socket that has waited longest; nil where there is none.
     @inline(__always) package mutating func popFirst() -> SocketEvent? {

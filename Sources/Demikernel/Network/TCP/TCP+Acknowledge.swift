@@ -12,7 +12,7 @@ extension TCPConnection {
         if first == 0 { (first, latest) = acknowledgeRecords(acknowledgment, now: now) }
         advance(to: acknowledgment, &shared, events: &events, now: now)
         takeSample(first, now)
-        if !congestion.acknowledgedUnlimited(acknowledgment, next: sendNext, now: now) {
+        if !congestion.acknowledgedUnlimited(now: now) {
             growWindow(acknowledged, latest, isEchoed: false, isRecovering: false, now)
         }
         if acknowledgment == sendNext, hasSentEverything {
@@ -289,18 +289,23 @@ extension TCPConnection {
     }
 
     /// Whether a tail loss probe is of use: section 7.2.
-    @inline(__always) var mayProbe: Bool {
+    var mayProbe: Bool {
         flags.intersection([.selectiveAcknowledgement, .isInRecovery, .isAfterTimeout, .isProbing]) == .selectiveAcknowledgement
             && roundTrip.hasSample && !scoreboard.hasHoles
     }
 
-    /// PTO: 2·SRTT, and the peer's delay where it has less than two segments to acknowledge: 40 ms, which most peers keep to; the worst case, 200
-    /// ms, would leave the probe no time before the timeout. 2 ms at least, as others have it.
-    @inline(__always) func tailLossProbeDelay(_ timeout: UInt64) -> UInt64 {
+    /// How long a peer that has less than two segments may wait before it acknowledges them: 40 ms, which most keep to; the worst case, 200 ms,
+    /// would leave the probe no time before the timeout.
+    static var peersDelay: UInt64 { 40_000_000 }
+    /// As others have it.
+    static var probeDelayMinimum: UInt64 { 2_000_000 }
+
+    /// PTO: 2·SRTT, and the peer's delay.
+    func tailLossProbeDelay(_ timeout: UInt64) -> UInt64 {
         max(
-            2_000_000,
+            Self.probeDelayMinimum,
             TailLossProbe.delay(
-                roundTrip, isSingle: flightSize < 2 &* UInt32(segmentSize), delayedAcknowledgement: 40_000_000, timeout: timeout))
+                roundTrip, isSingle: flightSize < 2 &* UInt32(segmentSize), delayedAcknowledgement: Self.peersDelay, timeout: timeout))
     }
 
     /// Section 7.3: one segment more, new where there is one, so that the peer says what it has.

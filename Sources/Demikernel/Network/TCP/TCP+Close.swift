@@ -23,6 +23,7 @@ extension TCP {
         events.forget(tag: connections[unchecked: slot].tag)
         connections[unchecked: slot].tag = .max
         connections[unchecked: slot].flags.insert(.isOrphan)
+        connections[unchecked: slot].flags.remove(.readerWaits)
         if connections[unchecked: slot].flags.contains(.isDetached) { return free(slot) }
         connections[unchecked: slot].abandon(lingerReset: lingerReset, &shared, ip: &ip, now: now)
         if !connections[unchecked: slot].flags.isDisjoint(with: .wantsSettling) { settle(slot, ip: &ip, events: &events, now: now) }

@@ -271,7 +271,7 @@ extension TCP {
         let frame = packet.frame.slice(0, count: packet.frame.byteCount)
         var again = packet
         again.frame = frame
-        connections[unchecked: slot].receive(&again, view, &shared, ip: &ip, events: &events, now: now)
+        connections[unchecked: slot].receive(again, view, &shared, ip: &ip, events: &events, now: now)
         if !connections[unchecked: slot].flags.isDisjoint(with: .wantsSettling) { settle(slot, ip: &ip, events: &events, now: now) }
         return true
     }

@@ -1,5 +1,4 @@
-// Segments in: RFC 9293, section 3.10.7, in its order. What is expected is recognised first (Van Jacobson's header prediction): data in order or
-// an acknowledgement, on an established connection on which nothing else is the matter.
+// Segments in: RFC 9293, section 3.10.7, in its order. What is expected has been recognised before: TCP+ReceivePredicted.
 
 /// What the slow path knows of a segment.
 struct ArrivingSegment: BitwiseCopyable {
@@ -40,95 +39,44 @@ extension TCPConnection {
             local: path.source, localPort: UInt16(ports >> 16), remote: path.destination, remotePort: UInt16(truncatingIfNeeded: ports))
     }
 
-    /// Of the flags, those that the fast path looks at...
-    private static var predicted: ConnectionFlags {
-        [
-            .timestamps, .isOrphan, .receiveIsShut, .isInRecovery, .isAfterTimeout, .isProbing, .mayUndo, .echoesCongestion, .ecn, .finIsKnown,
-            .finIsReceived, .isBlocked, .tailIsOurs,
-        ]
-    }
-
     /// Takes a segment for this connection, and its reference.
-    @inline(always)
-    mutating func receive(
-        _ packet: inout ReceivedPacket, _ view: TCPHeaderView, _ shared: inout TCPShared, ip: inout NetworkLayer, events: inout SocketEvents, now: UInt64
-    ) {
-        let bytes = view.bytes
-        // Header length 32, ACK, with or without PSH; the options are timestamps.
-        let word = bytes.count >= 32 ? bytes.load64(12) : 0
-        let expected = word & 0xfff7_0000_0000_0000 == 0x8010_0000_0000_0000
-        let sequence = view.sequenceNumber
-        let length = UInt32(truncatingIfNeeded: bytes.count &- 32)
-        let acknowledged = view.acknowledgmentNumber.distance(from: sendUnacknowledged)
-        guard expected, state == .established, flags.intersection(Self.predicted) == .timestamps, sequence == receiveNext,
-            bytes.load32(20) == TCPOptions.timestampsPrefix, acknowledged <= flightSize, acknowledged &+ length != 0,
-            length <= receiveEdge.distance(from: receiveNext), packet.traffic & 3 != 3, reorder.isEmpty, !scoreboard.hasHoles
-        else { return receiveSlowly(packet, view, &shared, ip: &ip, events: &events, now: now) }
-        let stamp = bytes.load32(24)
-        // RFC 7323, section 5.3: PAWS, and when TS.Recent moves.
-        guard Int32(bitPattern: stamp &- timestampRecent) >= 0 else {
-            return receiveSlowly(packet, view, &shared, ip: &ip, events: &events, now: now)
-        }
-        if sequence <= acknowledgementSent {
-            timestampRecent = stamp
-            timestampRecentAt = TCPShared.timestampClock(now)
-        }
-        shared.counters.fastPath &+= 1
-        lastReceived = now
-        updateSendWindow(UInt32(truncatingIfNeeded: word &>> 32) & 0xffff, sequence, view.acknowledgmentNumber)
-        if acknowledged > 0 {
-            acknowledgeInOrder(view.acknowledgmentNumber, acknowledged, &shared, events: &events, now: now)
-        }
-        if length > 0 {
-            var frame = packet.frame
-            frame.trimFirst(32)
-            takeInOrder(frame, &shared, events: &events, now: now)
-        } else {
-            packet.frame.release()
-        }
-        transmit(&shared, ip: &ip, now: now)
-    }
-
-    /// SND.WND from a window field as it stands.
     @inline(__always)
-    mutating func updateSendWindow(_ field: UInt32, _ sequence: SequenceNumber, _ acknowledgment: SequenceNumber) {
-        sendWindow = field &<< UInt32(sendScale)
-        if sendWindow > largestSendWindow { largestSendWindow = sendWindow }
-        windowUpdateSequence = sequence
-        windowUpdateAcknowledgement = acknowledgment
+    mutating func receive(
+        _ packet: ReceivedPacket, _ view: TCPHeaderView, _ shared: inout TCPShared, ip: inout NetworkLayer, events: inout SocketEvents, now: UInt64
+    ) {
+        if receiveAsPredicted(packet, &shared, ip: &ip, events: &events, now: now) { return }
+        receiveSlowly(packet, view, &shared, ip: &ip, events: &events, now: now)
     }
 
-    /// Queues payload that begins with RCV.NXT and fits the window; takes its reference.
-    @inline(always)
-    mutating func takeInOrder(_ frame: Segment, _ shared: inout TCPShared, events: inout SocketEvents, now: UInt64) {
+    /// Data in order and acknowledgements that come by another way than ``TCP/receivePredicted(_:vouched:ip:events:now:)``: over IPv6, say.
+    @inline(never)
+    private mutating func receiveAsPredicted(
+        _ packet: ReceivedPacket, _ shared: inout TCPShared, ip: inout NetworkLayer, events: inout SocketEvents, now: UInt64
+    ) -> Bool {
+        receivePredicted(packet.frame, traffic: packet.traffic, &shared, ip: &ip, events: &events, now: now)
+    }
+
+    /// Keeps payload until somebody reads it. False where it was dropped for want of memory: it is not acknowledged, the peer sends it again.
+    @inline(never)
+    mutating func queueText(_ frame: Segment, _ shared: inout TCPShared) -> Bool {
         let length = frame.count
         let size = UInt32(truncatingIfNeeded: frame.capacity)
         // Small payloads in large buffers: beyond twice the limit they are copied together.
         if heldBytes &+ size > receiveLimit &* 2 || flags.contains(.tailIsOurs) {
-            guard takeCopied(frame, &shared) else { return }
+            guard takeCopied(frame, &shared) else { return false }
         } else {
             guard received.append(frame, in: shared.heap) else {
-                // Not acknowledged: the peer sends it again.
                 shared.counters.outOfMemory &+= 1
-                return frame.release()
+                frame.release()
+                return false
             }
             heldBytes &+= size
         }
         unreadBytes &+= length
-        receiveNext += length
-        if length > UInt32(receiveSegmentSize) { receiveSegmentSize = UInt16(truncatingIfNeeded: min(length, 65_535)) }
-        shared.counters.bytesReceived &+= UInt64(length)
-        events.append(.readable, tag: tag)
-        // RFC 9293, section 3.8.6.3: less than a segment waits for company; more is looked at when the burst ends.
-        if receiveNext.distance(from: acknowledgementSent) >= UInt32(receiveSegmentSize) || flags.contains(.acknowledgeNow) {
-            joinPending(&shared)
-        } else if acknowledgementDeadline == .max {
-            acknowledgementDeadline = now &+ shared.configuration.delayedAcknowledgement
-            armTimer(&shared)
-        }
+        return true
     }
 
-    /// The same, for the slow path.
+    /// ``takeInOrder(_:_:events:now:)`` for the slow path.
     @inline(never)
     private mutating func takeText(_ frame: Segment, _ shared: inout TCPShared, events: inout SocketEvents, now: UInt64) {
         takeInOrder(frame, &shared, events: &events, now: now)

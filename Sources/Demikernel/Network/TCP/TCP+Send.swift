@@ -51,6 +51,37 @@ extension TCPConnection {
         if sent || retransmissionTimer == .off { armRetransmission(&shared, now: now) }
     }
 
+    /// What makes a segment of new data an unusual one.
+    private static var unusual: ConnectionFlags {
+        [.timestamps, .ecn, .sendIsShut, .isInRecovery, .isAfterTimeout, .echoesCongestion, .reportsReduction, .isBlocked]
+    }
+
+    /// Sends what the application has just given, the last in the queue, as one segment, where there is nothing else to send and all is as it is
+    /// in an exchange of messages: header prediction for the way out. False, and nothing changed, in every other case.
+    @inline(always)
+    mutating func sendPredicted(_ segment: Segment, _ shared: inout TCPShared, ip: inout NetworkLayer, now: UInt64) -> Bool {
+        let length = segment.count
+        let flight = flightSize
+        guard sendNext.distance(from: sendUnacknowledged) &+ length == sendEnd.distance(from: sendUnacknowledged),
+            flags.intersection(Self.unusual) == .timestamps, state == .established, flight &+ length <= sendWindow,
+            length <= min(UInt32(Self.copiedMaximum), UInt32(segmentSize)), reorder.isEmpty, !scoreboard.hasHoles, duplicateAcknowledgements == 0,
+            flight == 0 ? congestion.isActive(now) : flags.contains(.noDelay) && Int(flight &+ length) <= congestion.window,
+            path.epoch == ip.epoch, path.mtu >= discovery.mtu, !path.isLocal, ip.canSend
+        else { return false }
+        let packet = ip.makePacket(transportBytes: 32 &+ Int(length))
+        guard !packet.isNull else { return false }
+        let target = packet.packet.slice(from: 32)
+        var sum: UInt64 = 0
+        if ip.offloadsChecksums {
+            target.copy(from: segment.packet, at: 0)
+        } else {
+            sum = InternetChecksum.copyAndSum(from: segment.packet, to: target)
+        }
+        guard sendSegment(packet, .empty, sum, sendNext, Int(length), 0, fin: false, isNew: true, &shared, ip: &ip, now: now) else { return true }
+        armRetransmission(&shared, now: now)
+        return true
+    }
+
     /// How many of `unsent` bytes the windows and the rules against small segments let go now; 0 for none.
     @inline(__always)
     private mutating func sendable(_ unsent: UInt32) -> UInt32 {

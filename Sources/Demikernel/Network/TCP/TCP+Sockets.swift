@@ -157,6 +157,18 @@ extension TCP {
         return connections[unchecked: socket.slot].read(limit: limit, isSingle: isSingle, &shared, ip: &ip, now: now)
     }
 
+    /// Says whether a reader waits, so that the next data is delivered to it (``SocketEvent/Kinds/delivered``). Without effect where there is data
+    /// to be received first.
+    @inline(__always)
+    package mutating func setReaderWaits(_ socket: TCPSocket, _ waits: Bool) {
+        guard isConnection(socket) else { return }
+        if waits, connections[unchecked: socket.slot].received.isEmpty {
+            connections[unchecked: socket.slot].flags.insert(.readerWaits)
+        } else {
+            connections[unchecked: socket.slot].flags.remove(.readerWaits)
+        }
+    }
+
     /// Whether there is certainly nothing to receive before the socket's next event.
     @inline(__always)
     package mutating func isDrained(_ socket: TCPSocket) -> Bool { isConnection(socket) && connections[unchecked: socket.slot].isDrained }

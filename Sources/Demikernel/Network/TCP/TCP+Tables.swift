@@ -3,6 +3,8 @@ struct TCPShared: ~Copyable {
     let configuration: TCPConfiguration
     let heap: HeapReference
     let limits: TimeoutLimits
+    /// No timeout is shorter.
+    var timeoutMinimum: UInt64 { min(limits.minimum, limits.initial) }
     let hash: KeyedHash
     let sequences: InitialSequence
     let cookies: SYNCookie
@@ -13,6 +15,9 @@ struct TCPShared: ~Copyable {
     var pending = TCPShared.endOfPending
     /// When that is to be tried again, where the last burst has left some. A burst, a poll and a call try it anyway.
     var pendingDeadline: UInt64 = 0
+    /// The last pause of the application in which time stood still for what it sent: what carries its beginning may be as late as its end.
+    var pauseBegan = UInt64.max
+    var pauseEnded: UInt64 = 0
     /// Answers to strangers that may still be sent in this second. RFC 5961, section 7.
     var answersLeft: Int
     var answersRenewedAt: UInt64 = 0
@@ -124,8 +129,7 @@ package struct TCP: ~Copyable {
     // MARK: - From below
 
     /// Takes a segment, and its reference.
-    @inline(__always)
-    package mutating func receive(_ packet: inout ReceivedPacket, ip: inout NetworkLayer, events: inout SocketEvents, now: UInt64) {
+    package mutating func receive(_ packet: ReceivedPacket, ip: inout NetworkLayer, events: inout SocketEvents, now: UInt64) {
         shared.counters.segmentsReceived &+= 1
         let bytes = packet.frame.packet
         guard let view = TCPHeaderView(bytes) else {
@@ -147,7 +151,7 @@ package struct TCP: ~Copyable {
             return receiveElsewhere(packet, view, tuple, found, ip: &ip, events: &events, now: now)
         }
         if connections[unchecked: slot].state == .synReceived { noteAcceptQueue(slot) }
-        connections[unchecked: slot].receive(&packet, view, &shared, ip: &ip, events: &events, now: now)
+        connections[unchecked: slot].receive(packet, view, &shared, ip: &ip, events: &events, now: now)
         if !connections[unchecked: slot].flags.isDisjoint(with: .wantsSettling) { settle(slot, ip: &ip, events: &events, now: now) }
     }
 

@@ -31,6 +31,16 @@ extension TCP {
         return deadline == .max ? nil : deadline
     }
 
+    /// Whether ``poll(ip:events:now:)`` has something to do that does not depend on the time.
+    @inline(__always) var isPressed: Bool { shared.pending != TCPShared.endOfPending }
+
+    /// Data that was sent at `began`, as far as the caller knew, may have been sent as late as `ended`: timers that were started then do not ring
+    /// early for it.
+    package mutating func notePause(from began: UInt64, to ended: UInt64) {
+        shared.pauseBegan = began
+        shared.pauseEnded = ended
+    }
+
     /// A burst has ended: what it made necessary to acknowledge is acknowledged, in one segment per connection.
     @inline(__always)
     package mutating func flush(ip: inout NetworkLayer, now: UInt64) {
@@ -143,12 +153,22 @@ extension TCPConnection {
 
     // MARK: - Retransmission, probes
 
-    /// Sets the one timer for what is out: RFC 6298, section 5; RFC 8985, section 7.2; RFC 9293, section 3.8.6.1.
+    /// Starts the one timer for what is out. What it stands for is only computed when the earliest moment has come that it can ring at.
     @inline(__always)
     mutating func armRetransmission(_ shared: inout TCPShared, now: UInt64) {
         if flightSize == 0 || (sendWindow == 0 && maySend) { return armPersist(&shared, now: now) }
         // The window is open again, and what is out is waited for from now on.
         if retransmissionTimer == .persist { timeoutSince = now }
+        retransmissionTimer = .unresolved
+        probeSince = now
+        let least = flightSize < 2 &* UInt32(segmentSize) ? Self.peersDelay : Self.probeDelayMinimum
+        let deadline = min(timeoutSince &+ shared.timeoutMinimum, now &+ least, reorderingDeadline)
+        retransmissionDeadline = deadline
+        if deadline < armedDeadline { moveTimer(deadline, &shared) }
+    }
+
+    /// Computes what the timer stands for, and when: RFC 6298, section 5; RFC 8985, section 7.2.
+    private mutating func resolveRetransmission(_ shared: inout TCPShared) {
         let timeout = roundTrip.timeout(shared.limits)
         retransmissionTimer = .timeout
         // Neither data sent meanwhile nor acknowledgements of nothing new put it off: RFC 6298, sections 5.1 and 5.3.
@@ -160,13 +180,12 @@ extension TCPConnection {
                 retransmissionDeadline = reorderingDeadline
             }
         } else if mayProbe {
-            let probe = now &+ tailLossProbeDelay(timeout)
+            let probe = probeSince &+ tailLossProbeDelay(timeout)
             if probe < retransmissionDeadline {
                 retransmissionTimer = .tailLossProbe
                 retransmissionDeadline = probe
             }
         }
-        armTimer(&shared)
     }
 
     /// A closed window, with data behind it, is probed; otherwise there is nothing to wait for.
@@ -195,12 +214,18 @@ extension TCPConnection {
 
     @inline(never)
     private mutating func retransmissionRings(_ shared: inout TCPShared, ip: inout NetworkLayer, now: UInt64) {
+        if retransmissionTimer == .unresolved {
+            if timeoutSince == shared.pauseBegan { timeoutSince = shared.pauseEnded }
+            if probeSince == shared.pauseBegan { probeSince = shared.pauseEnded }
+            resolveRetransmission(&shared)
+            guard retransmissionDeadline <= now else { return }
+        }
         let kind = retransmissionTimer
         retransmissionTimer = .off
         retransmissionDeadline = .max
         if state == .synSent || state == .synReceived { return handshakeRings(&shared, ip: &ip, now: now) }
         switch kind {
-        case .off: break
+        case .off, .unresolved: break
         case .timeout: timeoutRings(&shared, ip: &ip, now: now)
         case .tailLossProbe: probeTail(&shared, ip: &ip, now: now)
         case .reordering: reorderingRings(&shared, ip: &ip, now: now)

@@ -13,6 +13,7 @@ extension TCPConnection {
         if segments.count == 1, segments.first.count > 0 {
             guard queue.append(segments.first, at: sendEnd, in: shared.heap) else { return .failed(SocketError.noMemory) }
             sendEnd += segments.first.count
+            if sendPredicted(segments.first, &shared, ip: &ip, now: now) { return .taken }
         } else if !appendAll(segments, shared) {
             return .failed(SocketError.noMemory)
         }

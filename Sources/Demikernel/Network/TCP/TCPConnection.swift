@@ -41,6 +41,8 @@ struct ConnectionFlags: OptionSet, BitwiseCopyable {
     static var isDetached: ConnectionFlags { .init(rawValue: 1 << 21) }
     /// In the connection table, under its tuple.
     static var isInTable: ConnectionFlags { .init(rawValue: 1 << 32) }
+    /// A reader of the libOS's waits: the next data goes to it at once. `received` is empty.
+    static var readerWaits: ConnectionFlags { .init(rawValue: 1 << 33) }
     /// The connection opened by sending a SYN.
     static var isActive: ConnectionFlags { .init(rawValue: 1 << 22) }
     /// A tail loss probe is out: RFC 8985, section 7.3.
@@ -62,6 +64,8 @@ struct ConnectionFlags: OptionSet, BitwiseCopyable {
 /// What the connection's one retransmission timer stands for: RFC 6298's timer, RFC 8985's two, RFC 9293's persist timer exclude each other.
 enum RetransmissionTimer: UInt8, BitwiseCopyable {
     case off, timeout, tailLossProbe, reordering, persist
+    /// The first of timeout, probe and reordering; which, and when, is seen where the wheel rings: segments by the million put it off first.
+    case unresolved
 }
 
 /// One TCP connection: the transmission control block of RFC 9293, section 3.3.1.
@@ -134,6 +138,8 @@ struct TCPConnection: ~Copyable {
     var roundTrip: RoundTripEstimator
     /// When the retransmission timer was started: RFC 6298, section 5.
     var timeoutSince: UInt64 = 0
+    /// When something was last sent or acknowledged while the timer was on: the probe's time begins. RFC 8985, section 7.2.
+    var probeSince: UInt64 = 0
 
     // MARK: The path: addresses, neighbour, MTU
     var path: NetworkPath

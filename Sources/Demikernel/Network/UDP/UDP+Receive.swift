@@ -87,6 +87,11 @@ extension UDP {
     private mutating func enqueue(
         _ payload: Segment, from source: IPAddress, _ port: UInt16, _ slot: UInt32, events: inout SocketEvents
     ) {
+        if sockets[unchecked: slot].readerWaits {
+            sockets[unchecked: slot].readerWaits = false
+            counters.datagramsReceived &+= 1
+            return events.deliver(SocketDelivery(segment: payload, source: source, port: port), tag: sockets[unchecked: slot].tag)
+        }
         var number = queueFree
         guard sockets[unchecked: slot].waiting < receiveDatagrams, sockets[unchecked: slot].waitingBytes < receiveBytes,
             number != .max || queueUsed < UInt32(truncatingIfNeeded: queue.count)
@@ -133,6 +138,15 @@ extension UDP {
         }
         guard let waiting = takeWaiting(socket.slot) else { return UDPReading() }
         return UDPReading(segment: waiting.segment, source: waiting.source, port: waiting.port, hasMore: waiting.next != .max)
+    }
+
+    /// Says whether a reader waits, so that the next datagram is delivered to it (``SocketEvent/Kinds/delivered``). Without effect where there is
+    /// something to be read first.
+    @inline(__always)
+    package mutating func setReaderWaits(_ socket: UDPSocket, _ waits: Bool) {
+        guard sockets.contains(socket.key) else { return }
+        let isEmpty = sockets[unchecked: socket.slot].first == .max && sockets[unchecked: socket.slot].error == 0
+        sockets[unchecked: socket.slot].readerWaits = waits && isEmpty
     }
 
     @inline(__always)

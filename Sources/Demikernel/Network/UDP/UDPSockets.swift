@@ -25,6 +25,8 @@ package struct UDP: ~Copyable {
         var last = UInt32.max
         var waiting: UInt32 = 0
         var isConnected = false
+        /// A reader of the libOS's waits: the next datagram goes to it at once. None is waiting.
+        var readerWaits = false
         var isWildcard: Bool
         var reuses: Bool
         /// What the socket's owner asked for: restored when the connection is dissolved.

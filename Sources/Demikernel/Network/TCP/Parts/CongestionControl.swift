@@ -77,6 +77,8 @@ package struct CongestionControl: BitwiseCopyable, Sendable {
         static var hasReduced: Flags { Flags(rawValue: 4) }
         /// Slow start after a timeout: one segment for one acknowledged. RFC 3465, section 2.3.
         static var afterTimeout: Flags { Flags(rawValue: 8) }
+        /// Every acknowledgement counts, for marks are: DCTCP.
+        static var countsMarks: Flags { Flags(rawValue: 32) }
         /// `roundEnd` means something.
         static var hasRound: Flags { Flags(rawValue: 16) }
     }
@@ -97,7 +99,9 @@ package struct CongestionControl: BitwiseCopyable, Sendable {
         switch algorithm {
         case .cubic: variant = .cubic(Cubic())
         case .newReno: variant = .newReno(NewReno())
-        case .dctcp: variant = .dctcp(DCTCP())
+        case .dctcp:
+            variant = .dctcp(DCTCP())
+            flags = .countsMarks
         }
     }
 
@@ -138,13 +142,16 @@ package struct CongestionControl: BitwiseCopyable, Sendable {
         common.window = max(common.window, common.segment)
     }
 
+    /// Whether ``afterIdle(now:timeout:)`` has nothing to do: within 2 ms nothing is silent, whatever the timeout comes to.
+    @inline(__always) package func isActive(_ now: UInt64) -> Bool { UInt32(truncatingIfNeeded: now &>> 20) &- lastActivity <= 1 }
+
     /// Data is to be sent while nothing is out: after more than a timeout of silence the window is a new connection's at most. RFC 5681,
     /// section 4.1.
     @inline(__always)
     package mutating func afterIdle(now: UInt64, timeout: @autoclosure () -> UInt64) {
+        if isActive(now) { return }
         let silence = UInt32(truncatingIfNeeded: now &>> 20) &- lastActivity
-        // Within 2 ms nothing is silent, whatever the timeout comes to.
-        if silence > 1, UInt64(silence) > timeout() &>> 20 { restart(silence) }
+        if UInt64(silence) > timeout() &>> 20 { restart(silence) }
     }
 
     @inline(never)
@@ -174,18 +181,22 @@ package struct CongestionControl: BitwiseCopyable, Sendable {
     /// New data is acknowledged outside of recovery, without ECE: true where that was all there is to note, because the window is not used up and
     /// so does not grow. False, and nothing noted: call ``acknowledged(_:isRecovering:)``.
     @inline(__always)
-    package mutating func acknowledgedUnlimited(_ acknowledgement: SequenceNumber, next: SequenceNumber, now: UInt64) -> Bool {
-        guard flags.isDisjoint(with: [.limited, .limitedBefore]), UInt32(truncatingIfNeeded: now &>> 20) == lastActivity else { return false }
-        if case .dctcp = variant { return false }
-        if flags.contains(.hasRound), acknowledgement < roundEnd { return true }
+    package mutating func acknowledgedUnlimited(now: UInt64) -> Bool {
+        guard flags.isDisjoint(with: [.limited, .limitedBefore, .hasRound, .countsMarks]) else { return endUnlimitedRound(now) }
+        return UInt32(truncatingIfNeeded: now &>> 20) == lastActivity
+    }
+
+    /// The round trip in which the window was last used up is not watched to its end: the next one begins with the next limit.
+    @inline(never)
+    private mutating func endUnlimitedRound(_ now: UInt64) -> Bool {
+        guard flags.isDisjoint(with: [.limited, .limitedBefore, .hasReduced, .countsMarks]), UInt32(truncatingIfNeeded: now &>> 20) == lastActivity
+        else { return false }
         if case .initial(let start) = phase {
             if start.isConservative { return false }
             // Round trips of rounds in which the window did not grow are no measure of the rounds in which it does.
             phase = .initial(HyStart())
         }
-        roundEnd = next
-        flags.remove(.hasReduced)
-        flags.insert(.hasRound)
+        flags.remove(.hasRound)
         return true
     }
 
