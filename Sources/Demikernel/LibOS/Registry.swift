@@ -25,6 +25,9 @@ public enum Registry {
         configuration.libOS = name
         configuration.memif.role = .server
         configuration.memif.socket = "@demikernel-trial-\(getpid())"
+        // A TAP of its own, for as long as it lives: nothing is sent on any network.
+        configuration.catpowder.device = .tap
+        configuration.catpowder.interface = "demi\(getpid())"
         return configuration
     }
 
