@@ -111,15 +111,14 @@ extension PDPIXBehaviour {
                 }
                 let datagrams = try peer.socket(.ipv4, .datagram)
                 defer { datagrams.close() }
-                // The kernel's end has the same Ethernet address each time: a neighbour that got another would be found only after half a minute.
                 let name = peer.way == .tap ? "tap0" : "far0"
-                try peer.link.succeed("ip link set \(name) address 02:00:00:00:00:77", in: peer.namespace)
                 try exchange("before", attempts: 100)
                 let remake = peer.way == .tap
                     ? "ip link del tap0 && sleep 0.3 && ip tuntap add tap0 mode tap && ip link set tap0 up"
                     : "ip link del near0 && sleep 0.3 && ip link add near0 type veth peer name far0 netns \(peer.link.far) && ip link set near0 up"
                 try peer.link.succeed(remake, in: peer.link.near)
-                let set = "ip link set \(name) address 02:00:00:00:00:77 && ip link set \(name) up && ip addr add 10.117.0.1/24 dev \(name)"
+                // With another Ethernet address than before.
+                let set = "ip link set \(name) up && ip addr add 10.117.0.1/24 dev \(name)"
                 try peer.link.succeed(set, in: peer.namespace)
                 try exchange("after", attempts: 100)
                 try datagrams.send([UInt8]("end".utf8), to: address)
