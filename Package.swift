@@ -15,6 +15,8 @@ let package = Package(
         // Networks in virtual time, for testing programs.
         .library(name: "DemikernelSimulator", targets: ["DemikernelSimulator"]),
         .library(name: "demikernel", type: .dynamic, targets: ["DemikernelC"]),
+        // The real packetdrill's stack under test: `packetdrill --so_filename=libdemikernel-packetdrill.so`.
+        .library(name: "demikernel-packetdrill", type: .dynamic, targets: ["DemikernelPacketdrill"]),
         .executable(name: "demi", targets: ["demi"]),
     ],
     dependencies: [
@@ -48,6 +50,9 @@ let package = Package(
         // The C ABI as a C program calls it, for `demi bench`.
         .target(name: "CDemikernelBench", dependencies: ["CDemikernel"]),
         .target(name: "DemikernelSimulator", dependencies: ["Demikernel"], swiftSettings: strict),
+        .target(
+            name: "DemikernelPacketdrill", dependencies: ["Demikernel", .product(name: "SystemPackage", package: "swift-system")],
+            swiftSettings: strict),
         .executableTarget(
             name: "demi",
             dependencies: [
@@ -67,6 +72,7 @@ let package = Package(
         // Packet-level conversations, judged frame by frame.
         .testTarget(
             name: "ScriptTests", dependencies: ["Demikernel", "DemikernelSimulator", .product(name: "SystemPackage", package: "swift-system")], exclude: ["Scripts", "README.md"], swiftSettings: strict),
+        .testTarget(name: "PacketdrillTests", dependencies: ["DemikernelPacketdrill", "Demikernel"], swiftSettings: strict),
         .testTarget(
             name: "DemikernelConfigurationTests",
             dependencies: ["Demikernel", "DemikernelConfiguration"],

@@ -12,6 +12,9 @@ struct Demi: ParsableCommand {
               demi demo                 measure the echo over our own stack, the kernel's sockets, and plain epoll
               demi echo serve           answer on 127.0.0.1:7000
               demi echo ping            measure round trips to it
+              demi netstat              the sockets and counters of running libOSes
+              demi dump -w x.pcapng     their frames, for Wireshark
+              demi ping 10.0.0.1        ICMP echo from our own stack
               demi doctor               what this machine offers, and what it lacks
 
             Exit status: 0 done, 1 failed, 2 wrong usage. What was interrupted before its end exits with 130.
@@ -26,6 +29,9 @@ struct Demi: ParsableCommand {
             FramesCommand.self,
             BenchCommand.self,
             SimulateCommand.self,
+            NetstatCommand.self,
+            DumpCommand.self,
+            EchoRequestCommand.self,
             DoctorCommand.self,
             ConfigurationCommand.self,
             VersionCommand.self,

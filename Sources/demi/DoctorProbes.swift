@@ -111,45 +111,4 @@ enum DoctorProbes {
                 waited >= 0 ? nil : "A libOS that sleeps needs it for its timers: Linux 5.11 or later, glibc 2.35 or later."))
         return findings
     }
-
-    // MARK: - Network
-
-    static func network() -> [DoctorFinding] {
-        var findings = [
-            socket("AF_PACKET", 17, "raw frames: for Catpowder, and for captures"),
-            tap(),
-            socket("AF_XDP", 44, "frames past the kernel's stack"),
-        ]
-        for name in SystemFile.entries("/sys/class/net") {
-            let path = "/sys/class/net/\(name)"
-            guard let mtu = SystemFile.text("\(path)/mtu") else { continue }
-            let flags = SystemFile.text("\(path)/flags").flatMap { Int($0.dropFirst(2), radix: 16) } ?? 0
-            let driver = SystemFile.link("\(path)/device/driver")?.split(separator: "/").last.map { ", driver \($0)" } ?? ""
-            let queues = SystemFile.entries("\(path)/queues").count { $0.hasPrefix("rx-") }
-            let isUp = flags & 0x1 /* IFF_UP */ != 0
-            findings.append(
-                DoctorFinding(
-                    "interface \(name)", "\(isUp ? "up" : "down"), MTU \(mtu), \(queues) receive queue\(queues == 1 ? "" : "s")\(driver)",
-                    isUp ? .good : .note, isUp ? nil : "To use it: ip link set \(name) up"))
-        }
-        return findings
-    }
-
-    /// Opens the file of TUN/TAP, which makes no interface.
-    private static func tap() -> DoctorFinding {
-        let file = unsafe open("/dev/net/tun", O_RDWR | O_CLOEXEC)
-        let error = errno
-        if file >= 0 { close(file) }
-        guard file < 0 else { return DoctorFinding("TAP", "works", .good) }
-        return DoctorFinding("TAP", "does not: \(errorText(error))", .note, "For Catpowder without a second interface. The kernel lacks TUN/TAP, or this user may not.")
-    }
-
-    private static func socket(_ name: String, _ family: Int32, _ purpose: String) -> DoctorFinding {
-        let descriptor = Glibc.socket(family, Int32(SOCK_RAW.rawValue), 0)
-        let error = errno
-        if descriptor >= 0 { close(descriptor) }
-        guard descriptor < 0 else { return DoctorFinding(name, "works", .good) }
-        let reason = error == EPERM ? "Takes CAP_NET_RAW: run as root, or use setcap." : "This kernel lacks it."
-        return DoctorFinding(name, "does not: \(errorText(error))", .note, "For \(purpose). \(reason)")
-    }
 }

@@ -20,8 +20,8 @@ enum Transport: String, ExpressibleByArgument, CaseIterable {
     var socketType: SocketType { self == .tcp ? .stream : .datagram }
 }
 
-/// What either end of a measurement is told.
-struct EndpointOptions: ParsableArguments {
+/// Which libOS a command starts, and how.
+struct LibOSOptions: ParsableArguments {
     @Option(help: ArgumentHelp("The libOS, by name. Without it the settings say.", valueName: "name"))
     var libos: String?
 
@@ -32,13 +32,6 @@ struct EndpointOptions: ParsableArguments {
 
     @Option(help: ArgumentHelp("A settings file, instead of the one that CONFIG_PATH names.", valueName: "file"))
     var config: String?
-
-    @Option(
-        help: ArgumentHelp(
-            "A numeric address with a port; [ADDRESS]:PORT for IPv6. Without it port 7000 of 127.0.0.1, or with catnip of the memif server's default.",
-            valueName: "address"),
-        transform: address(_:))
-    var address: SocketAddress?
 
     @Option(help: ArgumentHelp(
         "How long a wait polls before it sleeps: forever, 0, or a time such as 50us. Without it the settings say.", valueName: "time"))
@@ -58,13 +51,6 @@ struct EndpointOptions: ParsableArguments {
             let list = Processors.allowed.map(String.init).joined(separator: ", ")
             throw ValidationError("--cpu: this process may not run on processor \(cpu); it may on \(list)")
         }
-    }
-
-    private static func address(_ text: String) throws -> SocketAddress {
-        guard let address = SocketAddress(text) else {
-            throw ValidationError("expected a numeric address with a port, such as 127.0.0.1:7000 or [::1]:7000")
-        }
-        return address
     }
 
     private static var spinSetting: ConfigurationSetting? { Configuration.settings.first { $0.path == "wait.spin" } }
@@ -91,6 +77,30 @@ struct EndpointOptions: ParsableArguments {
         }
         return configuration
     }
+}
+
+/// What either end of a measurement is told.
+struct EndpointOptions: ParsableArguments {
+    @OptionGroup var common: LibOSOptions
+
+    @Option(
+        help: ArgumentHelp(
+            "A numeric address with a port; [ADDRESS]:PORT for IPv6. Without it port 7000 of 127.0.0.1, or with catnip of the memif server's default.",
+            valueName: "address"),
+        transform: address(_:))
+    var address: SocketAddress?
+
+    private static func address(_ text: String) throws -> SocketAddress {
+        guard let address = SocketAddress(text) else {
+            throw ValidationError("expected a numeric address with a port, such as 127.0.0.1:7000 or [::1]:7000")
+        }
+        return address
+    }
+
+    var cpu: Int? { common.cpu }
+
+    /// The settings: see ``LibOSOptions/configuration(_:)``.
+    func configuration(_ role: Configuration.Memif.Role) throws -> Configuration { try common.configuration(role) }
 
     /// Where a server listens.
     func localAddress(_ configuration: Configuration) -> SocketAddress {
@@ -99,11 +109,15 @@ struct EndpointOptions: ParsableArguments {
 
     /// Where a client finds its server: with a stack of our own, at the address that the other end of the link has by default.
     func remoteAddress(_ configuration: Configuration) -> SocketAddress {
-        if let address { return address }
+        address ?? Self.peer(of: configuration)
+    }
+
+    /// The other end's default address.
+    static func peer(of configuration: Configuration) -> SocketAddress {
         switch configuration.libOS {
-        case "catnap": return .loopback(port: 7000)
-        case "catnip" where configuration.memif.role == .server: return .ipv4(0x0a75_0002, port: 7000)
-        default: return .ipv4(0x0a75_0001, port: 7000)
+        case "catnap": .loopback(port: 7000)
+        case "catnip" where configuration.memif.role == .server: .ipv4(0x0a75_0002, port: 7000)
+        default: .ipv4(0x0a75_0001, port: 7000)
         }
     }
 }

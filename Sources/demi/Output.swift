@@ -12,6 +12,10 @@ struct JSONObject {
         members.append("\(Self.quoted(key)):[\(value.map(Self.quoted).joined(separator: ","))]")
     }
 
+    mutating func add(_ key: String, _ value: JSONObject) { members.append("\(Self.quoted(key)):\(value.text)") }
+
+    var isEmpty: Bool { members.isEmpty }
+
     /// The object, in one line.
     var text: String { "{\(members.joined(separator: ","))}" }
 

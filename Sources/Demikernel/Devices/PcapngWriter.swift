@@ -79,9 +79,12 @@ package import SystemPackage
 
     /// Puts a frame that passed the interface at `time`, nanoseconds since 1970. An interface that there is not is ignored.
     package mutating func put(_ frame: Frame, interface: Int, direction: Direction, time: UInt64) {
+        put(frame, interface: interface, direction: direction, time: time, originalByteCount: frame.byteCount)
+    }
+
+    private mutating func put(_ frame: Frame, interface: Int, direction: Direction, time: UInt64, originalByteCount count: Int) {
         guard error == nil, interface >= 0, interface < snapLengths.count else { return }
-        let count = frame.byteCount
-        let kept = min(count, snapLengths[interface])
+        let kept = min(frame.byteCount, snapLengths[interface])
         let padded = (kept + 3) & ~3
         // Enhanced packet block; options: epb_flags (2), end.
         let total = 12 + 20 + padded + 12
@@ -103,12 +106,31 @@ package import SystemPackage
         bytes &+= UInt64(total)
     }
 
-    /// Puts a frame that lies in no heap: one of a simulation.
-    package mutating func put(copying bytes: UnsafeRawBufferPointer, interface: Int, direction: Direction, time: UInt64) {
+    /// Puts a frame that lies in no heap: one of a simulation, or one of which `bytes` are what was kept of `originalByteCount`.
+    package mutating func put(
+        copying bytes: UnsafeRawBufferPointer, interface: Int, direction: Direction, time: UInt64, originalByteCount: Int? = nil
+    ) {
         guard let start = bytes.baseAddress, bytes.count <= NetworkDeviceCapabilities.frameMaximum + 4 else { return }
         // Read from and never released, so that it need not be a heap object.
         let segment = unsafe Segment(unchecked: UnsafeMutableRawPointer(mutating: start), offset: 0, count: UInt32(bytes.count))
-        put(Frame(segment), interface: interface, direction: direction, time: time)
+        put(Frame(segment), interface: interface, direction: direction, time: time, originalByteCount: max(originalByteCount ?? 0, bytes.count))
+    }
+
+    /// Puts an interface's numbers, at the end of a capture: frames that passed it, and those of them that are missing here.
+    package mutating func putStatistics(interface: Int, time: UInt64, received: UInt64, dropped: UInt64) {
+        guard interface >= 0, interface < snapLengths.count else { return }
+        // Interface statistics block; options: isb_ifrecv (4), isb_ifdrop (5), end.
+        putBlock(type: 5, bodyByteCount: 12 + 12 + 12 + 4) { writer in
+            writer.put32(UInt32(interface))
+            writer.put32(UInt32(time >> 32))
+            writer.put32(UInt32(truncatingIfNeeded: time))
+            for (option, value) in [(4, received), (5, dropped)] as [(UInt32, UInt64)] {
+                writer.put32(option | 8 << 16)
+                writer.put32(UInt32(truncatingIfNeeded: value))
+                writer.put32(UInt32(value >> 32))
+            }
+            writer.put32(0)
+        }
     }
 
     /// Writes what has gathered.

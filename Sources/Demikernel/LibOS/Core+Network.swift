@@ -77,9 +77,12 @@ extension Core {
 
     /// Has the stack deliver to the first reader of a connection or a UDP socket, which has found nothing, what comes next; or not, where there is
     /// none, or one that may not take all of it. After each change of the first reader.
-    @inline(__always)
     mutating func noteReader(_ index: UInt32) {
-        let waits = !queues[index].readers.isEmpty && operations[queues[index].readers.first].limit == 0
+        setReaderWaits(index, !queues[index].readers.isEmpty && operations[queues[index].readers.first].limit == 0)
+    }
+
+    @inline(__always)
+    mutating func setReaderWaits(_ index: UInt32, _ waits: Bool) {
         switch queues[index].kind {
         case .networkStream: network.stack.tcp.setReaderWaits(streamSocket(index), waits)
         case .networkDatagram: network.stack.udp.setReaderWaits(datagramSocket(index), waits)

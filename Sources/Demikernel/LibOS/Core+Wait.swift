@@ -135,8 +135,11 @@ extension Core {
         operations[tokens[offset].slot].hint = UInt32(truncatingIfNeeded: offset)
     }
 
-    /// How many tokens of the array one idle turn checks.
+    /// How many tokens of the array one idle turn checks: few at first, for each is a cache line that nobody else wants, and an answer that is on
+    /// its way would wait for them.
     private static var sweepLength: Int { 64 }
+    private static var firstSweepLength: Int { 2 }
+    private static var firstSweeps: Int { 64 }
     /// How long a wait sleeps, in nanoseconds, before it goes on checking; twice as many tokens each time, so that a million take 14 sleeps.
     private static var sweepInterval: UInt64 { 10_000_000 }
     /// Arrays up to this length are checked whole before a wait gives up.
@@ -147,7 +150,8 @@ extension Core {
         network.transmit()
         let deadline = deadline(after: timeout)
         var swept = 0
-        var sweepLength = Self.sweepLength
+        var sweepLength = Self.firstSweepLength
+        var turns = 0
         // Completions that an earlier wait found to be elsewhere may stand in this array: each call looks a little further.
         if completions.parkedCount > 0, let offset = try sweep(tokens, length: 4) { return found(offset) }
         while true {
@@ -156,6 +160,8 @@ extension Core {
             if completions.parkedCount != parkedBefore { swept = 0 }
             let isLastChance = deadline.time == 0 || hasPassed(deadline)
             if swept < tokens.count {
+                turns &+= 1
+                if turns >= Self.firstSweeps || completions.parkedCount > 0 { sweepLength = max(sweepLength, Self.sweepLength) }
                 let isWhole = completions.parkedCount > 0 || tokens.count <= Self.sweepWholeLength
                 let length = isLastChance && isWhole ? tokens.count : sweepLength
                 if let offset = try sweep(tokens, length: length) { return found(offset) }
@@ -171,8 +177,9 @@ extension Core {
             } else if completions.parkedCount > 0 || spin == .max {
                 // What is parked may stand in the part of the array that has not been looked at.
                 idleTurn()
-            } else if pause(until: Deadline(time: min(deadline.time, clock.now() &+ Self.sweepInterval))) {
-                sweepLength &*= 2
+            } else if pause(until: Deadline(time: min(deadline.time, turnTime &+ Self.sweepInterval))) {
+                turns = Self.firstSweeps
+                sweepLength = max(sweepLength, Self.sweepLength) &* 2
             }
         }
     }

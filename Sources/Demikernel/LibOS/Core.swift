@@ -205,6 +205,7 @@ package struct Core: ~Copyable {
         mailbox.clearFlag()
         for token in mailbox.takeCancellations() { cancelAwaited(token) }
         for closed in mailbox.takeClosed() { closeAbandoned(closed) }
+        for exchange in mailbox.takeQuestions() { exchange.complete(answer(exchange.question)) }
     }
 
     /// Sleeps until a device or another thread has something, a timer is due, or `deadline` has come.

@@ -11,6 +11,8 @@ package final class Mailbox: Sendable {
         var cancellations: [QToken] = []
         var closed: [QueueIdentity] = []
         var jobs: [UnownedJob] = []
+        var questions: [ControlExchange] = []
+        var refusesQuestions = false
     }
 
     /// Readable while there is mail (`eventfd(2)`).
@@ -56,6 +58,28 @@ package final class Mailbox: Sendable {
     package func close(_ queue: QueueIdentity) {
         mail.withLock { $0.closed.append(queue) }
         wake()
+    }
+
+    /// Hands over a question of the control socket's; it is answered at once where the libOS has ended. Safe from any thread.
+    package func ask(_ exchange: ControlExchange) {
+        let isTaken = mail.withLock { mail in
+            if !mail.refusesQuestions { mail.questions.append(exchange) }
+            return !mail.refusesQuestions
+        }
+        if isTaken { wake() } else { exchange.complete(.ended) }
+    }
+
+    package func takeQuestions() -> [ControlExchange] {
+        mail.withLock { mail in
+            defer { mail.questions.removeAll(keepingCapacity: true) }
+            return mail.questions
+        }
+    }
+
+    /// No question is answered from here on: the libOS is about to end.
+    package func refuseQuestions() {
+        mail.withLock { $0.refusesQuestions = true }
+        for exchange in takeQuestions() { exchange.complete(.ended) }
     }
 
     /// Before the mail is taken, so that none that comes meanwhile is overlooked.

@@ -24,7 +24,9 @@ struct NetworkSocket: BitwiseCopyable {
 package struct NetworkBackend: ~Copyable {
     @safe private struct State: ~Copyable {
         var burst: FrameBurst
-        let device: Unmanaged<DeviceHandle>
+        var device: Unmanaged<DeviceHandle>
+        /// The device itself, while a ``TapDevice`` is around it.
+        var tapped: Unmanaged<DeviceHandle>?
         let sockets: MappedMemory<NetworkSocket>
         /// When the device's control work is due.
         var maintenance: UInt64 = 0
@@ -86,6 +88,7 @@ package struct NetworkBackend: ~Copyable {
         unsafe stackPointer.deinitialize(count: 1)
         unsafe stackPointer.deallocate()
         unsafe state.pointee.device.release()
+        unsafe state.pointee.tapped?.release()
         unsafe state.deinitialize(count: 1)
         unsafe state.deallocate()
     }
@@ -166,6 +169,24 @@ package struct NetworkBackend: ~Copyable {
             if isConnected { stack.ip.linkCameBack(now: now) }
         }
         return wanted
+    }
+
+    // MARK: - Capturing
+
+    /// Whether somebody looks at the frames.
+    var isTapped: Bool { unsafe state.pointee.tapped != nil }
+
+    /// Has every frame put into `queue` too; nil ends that. Between two calls of the device, and never in one.
+    func tap(_ queue: CaptureQueue?) {
+        if let device = unsafe state.pointee.tapped {
+            unsafe state.pointee.device.release()
+            unsafe state.pointee.device = device
+            unsafe state.pointee.tapped = nil
+        }
+        guard let queue else { return }
+        let device = unsafe state.pointee.device
+        unsafe state.pointee.tapped = device
+        unsafe state.pointee.device = .passRetained(.holding(TapDevice(device.takeUnretainedValue(), queue: queue)))
     }
 
     // MARK: - Sleeping

@@ -27,7 +27,7 @@ extension NetworkParts {
     private static func interface(_ settings: Configuration, address: UInt64) throws(DemikernelError) -> DeviceHandle {
         switch settings.catpowder.device {
         case .packetSocket: return .holding(try PacketSocketDevice(PacketSocketConfiguration(settings, address: address)))
-        case .tap: return .holding(try TapDevice(TapConfiguration(settings, address: address)))
+        case .tap: return .holding(try TapInterfaceDevice(TapInterfaceConfiguration(settings, address: address)))
         }
     }
 }
@@ -55,7 +55,7 @@ extension PacketSocketConfiguration {
     }
 }
 
-extension TapConfiguration {
+extension TapInterfaceConfiguration {
     fileprivate init(_ settings: Configuration, address: UInt64) {
         self.init(interface: settings.catpowder.interface, address: address)
         namespace = settings.catpowder.namespace

@@ -145,7 +145,7 @@ extension Core {
         if queues[index].readers.isEmpty, let errno = tryNetworkReader(index, slot, now: turnTime) { return complete(slot, errno: errno) }
         let isFirst = queues[index].readers.isEmpty
         queues[index].readers.append(slot, in: operations)
-        if isFirst { noteReader(index) }
+        if isFirst, operations[slot].limit == 0 { setReaderWaits(index, true) }
     }
 
     /// One try for a reader: an errno or 0 where it is done, nil where nothing has come.

@@ -147,6 +147,8 @@ import Glibc
 
     /// Complexity: O(superblocks).
     package var statistics: HeapStatistics { unsafe state.pointee.statistics() }
+    /// The cheap part of it: O(1).
+    package var summary: HeapSummary { unsafe state.pointee.summary() }
     /// What went wrong so far: the first 16.
     package var faults: [HeapFault] { unsafe state.pointee.faults.all }
 

@@ -36,6 +36,14 @@ extension HeapState {
         }
     }
 
+    /// What is known without a walk over the superblocks.
+    mutating func summary() -> HeapSummary {
+        HeapSummary(
+            limit: arena.byteCount, mappedBytes: arena.groupCount * HeapGeometry.groupByteCount,
+            hugePageBytes: arena.hugeGroupCount * HeapGeometry.groupByteCount, usedBytes: usedBytes, peakUsedBytes: peakUsedBytes,
+            failedAllocations: failedAllocations)
+    }
+
     mutating func statistics() -> HeapStatistics {
         emptyHotSlots()
         var result = HeapStatistics()

@@ -112,3 +112,15 @@ package struct HeapStatistics: Sendable {
     package var spans = 0
     package var classes = InlineArray<11, SizeClass>(repeating: SizeClass())
 }
+
+/// What a heap holds, without a look at each of its objects.
+package struct HeapSummary: Sendable {
+    package var limit: Int
+    /// Bytes made usable, in groups of 2 MiB; and those of them that are on huge pages.
+    package var mappedBytes: Int
+    package var hugePageBytes: Int
+    /// Superblocks in use.
+    package var usedBytes: Int
+    package var peakUsedBytes: Int
+    package var failedAllocations: UInt64
+}

@@ -49,6 +49,8 @@ extension NetworkStack {
             tcp.receiveError(
                 source: quoted.source, destination: quoted.destination, quotedTransport: quoted.upperLayer, error: error, ip: &ip,
                 events: &events, now: now)
+        case .icmp, .icmpv6:
+            if !ip.noteEchoError(quoted, error, now: now) { ip.counters.icmpErrorsIgnored &+= 1 }
         default: ip.counters.icmpErrorsIgnored &+= 1
         }
     }

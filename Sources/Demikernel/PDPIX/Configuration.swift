@@ -17,6 +17,7 @@ public struct Configuration: Sendable, Equatable {
     public var memif = Memif()
     public var catloop = Catloop()
     public var catpowder = Catpowder()
+    public var control = Control()
 
     /// Every setting at its default.
     public init() {}
@@ -127,5 +128,19 @@ public struct Configuration: Sendable, Equatable {
             public var queueDepth = 128
             public init() {}
         }
+    }
+
+    /// What others on this machine may ask a running libOS: `demi netstat`, `demi dump`, Prometheus.
+    public struct Control: Sendable, Equatable {
+        /// The Unix socket at which this user and root may ask: `auto` by default, a socket of each process in a folder that is its user's alone;
+        /// else a path, or a folder for sockets of that kind; empty for none. A socket that `auto` cannot make is done without.
+        ///
+        /// On by default, because whoever needs it has a program before him that was started without: a socket and a thread that sleeps until
+        /// somebody comes are all that it costs.
+        public var socket = "auto"
+        /// A TCP port of 127.0.0.1 that answers `GET /metrics` with the counters, for Prometheus; 0, the default, for none. Everybody on this
+        /// machine may ask there.
+        public var metricsPort = 0
+        public init() {}
     }
 }

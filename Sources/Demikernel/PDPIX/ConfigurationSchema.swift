@@ -63,7 +63,14 @@ extension Configuration {
             "Whether files go through io_uring rather than a helper thread. With require, starting fails where the kernel lacks it."),
         .count("catnap.files.queue_depth", \.catnap.files.queueDepth, 1...4_096, unit: "operations",
             "The most file operations in the kernel's hands at any one time. Further ones wait their turn."),
-    ] + networkSettings
+    ] + networkSettings + controlSettings
+
+    private static let controlSettings: [ConfigurationSetting] = [
+        .text("control.socket", \.control.socket, .path(107),
+            "Where demi netstat, demi dump and Prometheus ask: with auto, a Unix socket of each process in a folder of its user's; a path, or a folder for such sockets."),
+        .count("control.metrics_port", \.control.metricsPort, 0...65_535, unit: "a port",
+            "A TCP port of 127.0.0.1 at which everybody on this machine may read the counters, as Prometheus does. 0 is none."),
+    ]
 
     /// What no row can say alone: settings that bind each other. Each has the path that is to blame.
     func crossProblem() -> (path: String, message: String)? {

@@ -14,6 +14,8 @@ public final class LibOS {
     @unsafe private let pointer: UnsafeMutablePointer<Core>
     /// Runs the Swift tasks of this libOS.
     let executor: LibOSExecutor
+    /// Its part in the control socket; nil where it has none.
+    private let control: ControlMembership?
 
     /// Starts the libOS that `configuration` names, on this thread.
     ///
@@ -25,12 +27,15 @@ public final class LibOS {
         guard unsafe dk_thread_libos_get() == nil else {
             throw DemikernelError(.fileExists, "this thread has a libOS already: there is one for each thread")
         }
-        self.init(owning: try Core(configuration, network: try NetworkParts.open(configuration)))
+        let core = try Core(configuration, network: try NetworkParts.open(configuration))
+        let control = try ControlService.join(configuration.control, mailbox: core.mailbox)
+        self.init(owning: core, control: control)
         unsafe dk_thread_libos_set(pointer)
     }
 
     /// A libOS around a core. It is nobody's current one.
-    init(owning core: consuming Core) {
+    init(owning core: consuming Core, control: ControlMembership? = nil) {
+        self.control = control
         executor = LibOSExecutor(mailbox: core.mailbox)
         unsafe pointer = .allocate(capacity: 1)
         unsafe pointer.initialize(to: core)
@@ -42,6 +47,7 @@ public final class LibOS {
     public convenience init() throws { try self.init(.environment()) }
 
     deinit {
+        control?.leave()
         core.shutdown()
         if isOnItsThread { dk_thread_libos_set(nil) }
         unsafe pointer.deinitialize(count: 1)

@@ -62,6 +62,49 @@ extension PDPIXBehaviour {
         }
 
         @Test(arguments: LibOSUnderTest.all)
+        func `pops with limits and without stand in one line, from which any may step out`(_ subject: LibOSUnderTest) async throws {
+            try await subject.run { libOS in
+                let pair = try libOS.pair(subject.address())
+                for limits in [[nil, 1, nil], [1, nil, 1], [nil, nil, 1], [1, 1, nil]] {
+                    for cancelled in 0..<3 {
+                        let pops = try limits.map { try libOS.pop(pair.server, limit: $0) }
+                        #expect(try libOS.isPending(pops[0]))
+                        try libOS.cancel(pops[cancelled])
+                        #expect(try libOS.outcome(pops[cancelled]) == .failed(.canceled))
+                        for (text, index) in zip(["a", "b"], (0..<3).filter { $0 != cancelled }) {
+                            try libOS.send(pair.client, text)
+                            #expect(try libOS.outcome(pops[index]) == .popped([UInt8](text.utf8)))
+                        }
+                        try libOS.send(pair.client, "rest")
+                        #expect(try libOS.receiveText(pair.server) == "rest")
+                    }
+                }
+            }
+        }
+
+        @Test(arguments: LibOSUnderTest.all)
+        func `a cancelled pop takes no datagram`(_ subject: LibOSUnderTest) async throws {
+            try await subject.run { libOS in
+                let (server, address) = try libOS.datagramSocketBound(to: subject.address())
+                let (client, clientAddress) = try libOS.datagramSocketBound(to: subject.address())
+                for round in 0..<8 {
+                    let pops = try (0..<3).map { _ in try libOS.pop(server) }
+                    #expect(try libOS.isPending(pops[0]))
+                    for position in 0..<3 where round >> position & 1 == 1 {
+                        try libOS.cancel(pops[position])
+                        #expect(try libOS.outcome(pops[position]) == .failed(.canceled))
+                    }
+                    for position in 0..<3 where round >> position & 1 == 0 {
+                        try libOS.send(client, "\(round).\(position)", to: address)
+                        #expect(try libOS.outcome(pops[position]) == .datagram([UInt8]("\(round).\(position)".utf8), from: clientAddress))
+                    }
+                    try libOS.send(client, "rest", to: address)
+                    #expect(try libOS.outcome(libOS.pop(server)) == .datagram([UInt8]("rest".utf8), from: clientAddress))
+                }
+            }
+        }
+
+        @Test(arguments: LibOSUnderTest.all)
         func `a socket whose only pop was cancelled still hears of new data`(_ subject: LibOSUnderTest) async throws {
             try await subject.run { libOS in
                 let pair = try libOS.pair(subject.address())

@@ -47,9 +47,9 @@ extension PDPIXBehaviour {
             #expect(other.0 == .invalidArgument && other.1.contains("no TAP"), "\(other)")
             let queues = try await Self.refusal(peer) { $0.catpowder.queues = 2 }
             #expect(queues.0 == .invalidArgument && queues.1.contains("catpowder.queues"), "\(queues)")
-            var settings = TapConfiguration(interface: "tap0", address: 0x0200_0000_0001)
+            var settings = TapInterfaceConfiguration(interface: "tap0", address: 0x0200_0000_0001)
             settings.namespace = peer.link.near
-            let holder = try TapDevice(settings)
+            let holder = try TapInterfaceDevice(settings)
             let busy = try await Self.refusal(peer)
             #expect(busy.0 == .resourceBusy && busy.1.contains("another program"), "\(busy)")
             #expect(holder.capabilities.name == "tap0")

@@ -1,3 +1,4 @@
+import CDemikernelShims
 import Glibc
 import SystemPackage
 import Testing

@@ -92,6 +92,26 @@ private let millisecond: UInt64 = 1_000_000
         #expect(world.information(0, client).backOff == 0)
     }
 
+    @Test func `what is sent after a pause of the application, under an old time, has its whole timeout yet (RFC 6298, section 5)`() throws {
+        let world = try TCPWorld()
+        let (client, _, _) = try world.open()
+        world.link = { _ in [] }
+        #expect(world.send(0, client, bytes(100)) == .taken)
+        world.collectFrames()
+        let began = world.now
+        let timeout = world.information(0, client).retransmissionTimeout
+        // The clock was last read when the pause began; the segment went out at its end.
+        world.now += 10 * timeout
+        world.hosts[0].stack.tcp.notePause(from: began, to: world.now)
+        let ended = world.now
+        world.clearLog()
+        world.pass(timeout / 8)
+        #expect(world.log.isEmpty)
+        world.run(for: 2 * timeout) { world.counters(0).retransmissionTimeouts > 0 }
+        #expect(world.counters(0).retransmissionTimeouts == 1)
+        #expect(world.now >= ended + timeout)
+    }
+
     @Test func `a timeout that was for nothing is undone (RFC 3522, RFC 4015)`() throws {
         let world = try TCPWorld()
         let (client, server, _) = try world.open()

@@ -17,7 +17,7 @@ extension NetworkLayer {
         case .echoRequest(let identifier, let sequenceNumber):
             answerEcho(packet, identifier, sequenceNumber, data: view.payload, now: now)
         case .echoReply(let identifier, let sequenceNumber):
-            noteEchoReply(packet, identifier, sequenceNumber, dataBytes: view.payload.count, now: now)
+            noteEchoReply(packet, identifier, sequenceNumber, data: view.payload, now: now)
         case .destinationUnreachable, .timeExceeded, .parameterProblem:
             counters.icmpErrorsReceived &+= 1
             return .icmpError
@@ -50,7 +50,7 @@ extension NetworkLayer {
         case .echoRequest(let identifier, let sequenceNumber):
             answerEcho(packet, identifier, sequenceNumber, data: view.payload, now: now)
         case .echoReply(let identifier, let sequenceNumber):
-            noteEchoReply(packet, identifier, sequenceNumber, dataBytes: view.payload.count, now: now)
+            noteEchoReply(packet, identifier, sequenceNumber, data: view.payload, now: now)
         case .destinationUnreachable, .packetTooBig, .timeExceeded, .parameterProblem:
             counters.icmpErrorsReceived &+= 1
             return .icmpv6Error
@@ -110,12 +110,28 @@ extension NetworkLayer {
     }
 
     private mutating func noteEchoReply(
-        _ packet: ReceivedPacket, _ identifier: UInt16, _ sequenceNumber: UInt16, dataBytes: Int, now: UInt64
+        _ packet: ReceivedPacket, _ identifier: UInt16, _ sequenceNumber: UInt16, data: PacketBytes, now: UInt64
     ) {
         counters.echoRepliesReceived &+= 1
-        echoReplies[(echoReplyFirst + echoReplyCount) % echoReplies.count] = EchoReply(
-            source: packet.source, identifier: identifier, sequenceNumber: sequenceNumber, dataBytes: dataBytes, hopLimit: packet.hopLimit,
-            receivedAt: now)
+        var isIntact = true
+        for offset in 0..<data.count where data.load8(offset) != UInt8(truncatingIfNeeded: offset) { isIntact = false }
+        note(EchoReply(
+            source: packet.source, identifier: identifier, sequenceNumber: sequenceNumber, dataBytes: data.count, hopLimit: packet.hopLimit,
+            receivedAt: now, isIntact: isIntact))
+    }
+
+    /// An ICMP error about an echo request of this host's. False where the quoted packet is none.
+    mutating func noteEchoError(_ quoted: QuotedPacket, _ error: ICMPError, now: UInt64) -> Bool {
+        let type = quoted.upperLayer.load8(0)
+        guard quoted.ipProtocol == .icmp ? type == 8 : type == 128 else { return false }
+        note(EchoReply(
+            source: quoted.destination, identifier: quoted.upperLayer.load16(4), sequenceNumber: quoted.upperLayer.load16(6), dataBytes: 0,
+            hopLimit: 0, receivedAt: now, error: error))
+        return true
+    }
+
+    private mutating func note(_ reply: EchoReply) {
+        echoReplies[(echoReplyFirst + echoReplyCount) % echoReplies.count] = reply
         if echoReplyCount < echoReplies.count {
             echoReplyCount += 1
         } else {
@@ -133,7 +149,7 @@ extension NetworkLayer {
     }
 }
 
-/// An echo reply that has come.
+/// An echo reply that has come, or an error about the request.
 package struct EchoReply: BitwiseCopyable, Equatable {
     package var source: IPAddress
     package var identifier: UInt16
@@ -141,4 +157,8 @@ package struct EchoReply: BitwiseCopyable, Equatable {
     package var dataBytes: Int
     package var hopLimit: UInt8
     package var receivedAt: UInt64
+    /// Whether its data is what ``NetworkLayer/sendEcho(to:from:identifier:sequenceNumber:dataBytes:now:)`` sends.
+    package var isIntact = true
+    /// Why there is no reply: `source` is the host that the request was for.
+    package var error: ICMPError?
 }

@@ -38,6 +38,9 @@ struct TimeWaitTable: ~Copyable {
         set { entries[unchecked: slot] = newValue }
     }
 
+    /// The first entry at or after `slot`: for walking over all. Complexity: O(slots ever used).
+    func firstLive(from slot: UInt32) -> UInt32? { entries.firstLive(from: slot) }
+
     /// Adds an entry at the end; nil where the table is full.
     mutating func insert(
         _ tuple: ConnectionTuple, sendNext: SequenceNumber, receiveNext: SequenceNumber, timestamps: (recent: UInt32, offset: UInt32, last: UInt32)?,

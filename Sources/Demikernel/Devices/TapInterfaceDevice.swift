@@ -2,8 +2,8 @@ import CDemikernelShims
 import Glibc
 import SystemPackage
 
-/// What a ``TapDevice`` is told when it is opened.
-package struct TapConfiguration: Sendable {
+/// What a ``TapInterfaceDevice`` is told when it is opened.
+package struct TapInterfaceConfiguration: Sendable {
     /// The interface, by name; made, for as long as the device lives, where there is none of that name.
     package var interface: String
     /// The network namespace in which the interface is: a path, or a name of `ip netns`; empty for the thread's own.
@@ -32,9 +32,9 @@ package struct TapConfiguration: Sendable {
 /// ends are in this machine.
 ///
 /// Invariant: `buffer` has room for the longest frame and virtio's header before it; the first `queueCount` of `queues` are open files.
-@safe package struct TapDevice: NetworkDevice, ~Copyable {
+@safe package struct TapInterfaceDevice: NetworkDevice, ~Copyable {
     package let capabilities: NetworkDeviceCapabilities
-    private let configuration: TapConfiguration
+    private let configuration: TapInterfaceConfiguration
     private var traffic = NetworkDeviceStatistics()
     private var queues = InlineArray<16, Int32>(repeating: -1)
     private var queueCount = 0
@@ -51,7 +51,7 @@ package struct TapConfiguration: Sendable {
 
     /// Opens the device. Throws EINVAL for bad settings or an interface of another kind, EPERM without CAP_NET_ADMIN, EBUSY where another program
     /// has the interface, ENOENT without /dev/net/tun, and what entering the namespace throws.
-    package init(_ configuration: TapConfiguration) throws(DemikernelError) {
+    package init(_ configuration: TapInterfaceConfiguration) throws(DemikernelError) {
         guard 1...16 ~= configuration.queues else { throw DemikernelError(.invalidArgument, "a TAP has between 1 and 16 queues") }
         guard !configuration.interface.isEmpty, configuration.interface.utf8.count <= NetworkInterface.nameMaximum else {
             throw DemikernelError(.invalidArgument, "an interface's name has between 1 and 15 bytes")
@@ -76,7 +76,7 @@ package struct TapConfiguration: Sendable {
     }
 
     /// The interface, made where there is none, its files, and a socket for questions about it.
-    private static func find(_ configuration: TapConfiguration) throws(DemikernelError) -> (control: Int32, events: Int32, files: [Int32], interface: NetworkInterface) {
+    private static func find(_ configuration: TapInterfaceConfiguration) throws(DemikernelError) -> (control: Int32, events: Int32, files: [Int32], interface: NetworkInterface) {
         let made = try NetworkNamespace.run(in: configuration.namespace) {
             let control = socket(AF_INET, Int32(SOCK_DGRAM.rawValue | SOCK_CLOEXEC.rawValue), 0)
             return control < 0 ? -Int(errno) : Int(control)
@@ -102,7 +102,7 @@ package struct TapConfiguration: Sendable {
         }
     }
 
-    private static func attach(_ configuration: TapConfiguration, _ events: Int32) throws(DemikernelError) -> [Int32] {
+    private static func attach(_ configuration: TapInterfaceConfiguration, _ events: Int32) throws(DemikernelError) -> [Int32] {
         var files: [Int32] = []
         do throws(DemikernelError) {
             for _ in 0..<configuration.queues {

@@ -1,0 +1,175 @@
+import Demikernel
+import Glibc
+
+/// One network stack in virtual time, between packetdrill's threads and nothing else: raw IP packets go in and come out.
+///
+/// Time moves when packetdrill asks for it: `usleep` moves it that far, each `gettimeofday` by a microsecond, because packetdrill spins before
+/// each event, and waiting for a packet moves it on to whatever the stack does next.
+///
+/// Invariant: everything below `mutex` is touched only by the thread that holds it, which has the heap as its own meanwhile (``enter(_:)``).
+/// Sendable unchecked for that reason.
+@safe
+final class PacketdrillWorld: @unchecked Sendable {
+    private let mutex: UnsafeMutablePointer<pthread_mutex_t>
+    private let changed: UnsafeMutablePointer<pthread_cond_t>
+    private let heap: Heap
+    private var stack: NetworkStack
+    private var burst: FrameBurst
+    /// Nanoseconds.
+    private(set) var now: UInt64 = 1_000_000_000
+    private var outgoing: [(packet: [UInt8], time: UInt64)] = []
+    var descriptors = PacketdrillDescriptors()
+    private let settings: PacketdrillSettings
+
+    /// How long, in milliseconds of real time, a call blocks before it is given up: whoever should end the waiting has gone.
+    private static let patience = 10_000
+    /// What the stack may do at one moment before it is taken for one that spins.
+    private static let turnsMaximum = 100_000
+
+    init(_ settings: PacketdrillSettings) throws(DemikernelError) {
+        let heap = try Heap(HeapConfiguration(limit: 1 << 30, hugePages: .never, lockPages: false))
+        heap.makeCurrent()
+        let device = NetworkDeviceCapabilities(address: settings.ownStation.rawValue, maximumTransmissionUnit: settings.mtu, name: "packetdrill")
+        let stack = try NetworkStack(
+            settings.network, heap: heap.reference, device: device, entropy: NetworkEntropy(seed: settings.seed), now: 1_000_000_000)
+        burst = FrameBurst(capacity: 64, heap: heap.reference)
+        heap.resign()
+        self.heap = heap
+        self.stack = stack
+        self.settings = settings
+        unsafe mutex = .allocate(capacity: 1)
+        unsafe mutex.initialize(to: pthread_mutex_t())
+        unsafe pthread_mutex_init(mutex, nil)
+        unsafe changed = .allocate(capacity: 1)
+        unsafe changed.initialize(to: pthread_cond_t())
+        unsafe pthread_cond_init(changed, nil)
+    }
+
+    deinit {
+        // The stack's buffers are the heap's, which has to be this thread's when they go.
+        heap.makeCurrent()
+        unsafe pthread_cond_destroy(changed)
+        unsafe pthread_mutex_destroy(mutex)
+        unsafe changed.deallocate()
+        unsafe mutex.deallocate()
+    }
+
+    // MARK: - Calls
+
+    /// Calls `body` with the stack, which nobody else has meanwhile; what it has sent is taken out, and whoever waits looks again.
+    func enter<Result>(_ body: (borrowing PacketdrillWorld, inout NetworkStack) -> Result) -> Result {
+        unsafe pthread_mutex_lock(mutex)
+        heap.makeCurrent()
+        defer {
+            collect()
+            heap.resign()
+            unsafe pthread_cond_broadcast(changed)
+            unsafe pthread_mutex_unlock(mutex)
+        }
+        heap.drainReturns()
+        return body(self, &stack)
+    }
+
+    /// Calls `body` again and again, each time that something has changed, until it has an answer; with `isBlocking` false once. nil where there is
+    /// none, or none in time.
+    func wait<Result>(isBlocking: Bool, _ body: (borrowing PacketdrillWorld, inout NetworkStack) -> Result?) -> Result? {
+        for _ in 0..<Self.patience {
+            if let result = enter(body) { return result }
+            guard isBlocking else { return nil }
+            unsafe pthread_mutex_lock(mutex)
+            var limit = timespec()
+            unsafe clock_gettime(CLOCK_REALTIME, &limit)
+            limit.tv_nsec += 1_000_000
+            if limit.tv_nsec >= 1_000_000_000 { (limit.tv_sec, limit.tv_nsec) = (limit.tv_sec + 1, limit.tv_nsec - 1_000_000_000) }
+            unsafe pthread_cond_timedwait(changed, mutex, &limit)
+            unsafe pthread_mutex_unlock(mutex)
+        }
+        return nil
+    }
+
+    /// A buffer of the heap with these bytes; nil where it is exhausted. Within ``enter(_:)``.
+    func segment(_ bytes: UnsafeRawBufferPointer) -> SegmentList? {
+        let segment = heap.allocateSegment(bytes.count)
+        guard !segment.isNull else { return nil }
+        unsafe segment.bytes.copyMemory(from: bytes)
+        return .single(segment)
+    }
+
+    private func collect() {
+        while !stack.ip.outgoing.isEmpty {
+            let frame = stack.ip.outgoing.removeFirst()
+            var bytes = [UInt8](repeating: 0, count: frame.byteCount)
+            _ = unsafe bytes.withUnsafeMutableBytes { unsafe frame.copyBytes(to: $0) }
+            frame.release()
+            if let packet = PacketdrillPacket.outbound(bytes, settings) { outgoing.append((packet, now)) }
+        }
+        while let event = stack.events.popFirst() { descriptors.note(event) }
+    }
+
+    // MARK: - Time
+
+    /// The time of virtual `gettimeofday(2)`, in microseconds, which moves on by one each time.
+    func time() -> UInt64 {
+        enter { world, stack in
+            world.advance(to: world.now + 1_000, &stack)
+            return world.now / 1_000
+        }
+    }
+
+    func sleep(microseconds: UInt32) { enter { world, stack in world.advance(to: world.now + UInt64(microseconds) * 1_000, &stack) } }
+
+    /// Lets the stack do what is due up to `target`, each at its time.
+    private func advance(to target: UInt64, _ stack: inout NetworkStack) {
+        var turns = 0
+        while let deadline = stack.nextDeadline(), deadline <= target, turns < Self.turnsMaximum {
+            now = max(now, deadline)
+            stack.poll(now: now)
+            turns += 1
+            takeOut(&stack)
+        }
+        now = target
+        stack.poll(now: now)
+    }
+
+    /// As ``collect()``, for a stack that is lent out: what is sent has the time at which it was.
+    private func takeOut(_ stack: inout NetworkStack) {
+        while !stack.ip.outgoing.isEmpty {
+            let frame = stack.ip.outgoing.removeFirst()
+            var bytes = [UInt8](repeating: 0, count: frame.byteCount)
+            _ = unsafe bytes.withUnsafeMutableBytes { unsafe frame.copyBytes(to: $0) }
+            frame.release()
+            if let packet = PacketdrillPacket.outbound(bytes, settings) { outgoing.append((packet, now)) }
+        }
+    }
+
+    // MARK: - Packets
+
+    /// Takes an IP packet in. False for one that is none, or where the heap is exhausted.
+    func receive(_ packet: UnsafeRawBufferPointer) -> Bool {
+        enter { world, stack in
+            guard let frame = unsafe PacketdrillPacket.inbound(packet, world.settings) else { return false }
+            guard unsafe world.burst.append(byteCount: frame.count, fill: { target in unsafe target.copyBytes(from: frame) }) else { return false }
+            stack.receive(&world.burst, now: world.now)
+            return true
+        }
+    }
+
+    /// The next packet that the stack sends, with its time in microseconds. Where there is none, time moves on to the stack's next timer, or, where
+    /// there is none of these either, somebody else may still do something: nil, to be asked again.
+    func nextPacket() -> (packet: [UInt8], microseconds: UInt64)? {
+        for attempt in 0..<2 {
+            let found = enter { world, stack -> (packet: [UInt8], microseconds: UInt64)? in
+                world.takeOut(&stack)
+                // Another thread of packetdrill's may be about to make the call that sends: time waits for it a moment.
+                if world.outgoing.isEmpty, attempt > 0, let deadline = stack.nextDeadline() { world.advance(to: max(deadline, world.now), &stack) }
+                world.takeOut(&stack)
+                guard !world.outgoing.isEmpty else { return nil }
+                let first = world.outgoing.removeFirst()
+                return (first.packet, first.time / 1_000)
+            }
+            if let found { return found }
+            if attempt == 0 { usleep(2_000) }
+        }
+        return nil
+    }
+}
