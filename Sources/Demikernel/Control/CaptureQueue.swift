@@ -126,7 +126,7 @@ package final class CaptureQueue: @unchecked Sendable {
 
 /// Puts every frame that passes a device into a ``CaptureQueue`` too, and changes nothing else. It is put around the device when somebody
 /// begins to look, and taken away when they end: a libOS that nobody looks at pays nothing.
-struct TapDevice: NetworkDevice, ~Copyable {
+struct CaptureTap: NetworkDevice, ~Copyable {
     private let device: DeviceHandle
     private let queue: CaptureQueue
     /// Frames at the front of the burst that were put and not taken by the device.

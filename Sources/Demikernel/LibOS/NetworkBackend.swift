@@ -25,7 +25,7 @@ package struct NetworkBackend: ~Copyable {
     @safe private struct State: ~Copyable {
         var burst: FrameBurst
         var device: Unmanaged<DeviceHandle>
-        /// The device itself, while a ``TapDevice`` is around it.
+        /// The device itself, while a ``CaptureTap`` is around it.
         var tapped: Unmanaged<DeviceHandle>?
         let sockets: MappedMemory<NetworkSocket>
         /// When the device's control work is due.
@@ -186,7 +186,7 @@ package struct NetworkBackend: ~Copyable {
         guard let queue else { return }
         let device = unsafe state.pointee.device
         unsafe state.pointee.tapped = device
-        unsafe state.pointee.device = .passRetained(.holding(TapDevice(device.takeUnretainedValue(), queue: queue)))
+        unsafe state.pointee.device = .passRetained(.holding(CaptureTap(device.takeUnretainedValue(), queue: queue)))
     }
 
     // MARK: - Sleeping
