@@ -61,12 +61,12 @@ let package = Package(
                 "CDemikernelShims", .product(name: "Histogram", package: "hdrhistogram-swift"),
             ],
             swiftSettings: strict),
-        .target(name: "TestSupport", path: "Tests/TestSupport", swiftSettings: strict),
+        .target(name: "TestSupport", dependencies: ["Demikernel", "CDemikernelShims"], path: "Tests/TestSupport", swiftSettings: strict),
         .testTarget(
             name: "DemikernelTests", dependencies: ["Demikernel", "TestSupport"], exclude: ["Behaviour"], swiftSettings: strict),
         // The PDPIX behaviour suite, which every libOS passes unchanged.
         .testTarget(
-            name: "BehaviourTests", dependencies: ["Demikernel", "TestSupport"], path: "Tests/DemikernelTests/Behaviour",
+            name: "BehaviourTests", dependencies: ["Demikernel", "TestSupport", "CDemikernelShims"], path: "Tests/DemikernelTests/Behaviour",
             swiftSettings: strict),
         .testTarget(name: "SimulatorTests", dependencies: ["DemikernelSimulator", "Demikernel", "TestSupport"], exclude: ["README.md"], swiftSettings: strict),
         // Packet-level conversations, judged frame by frame.

@@ -146,7 +146,6 @@ struct DoctorLibOS {
     }
 
     private static let planned = [
-        ("catpowder", "raw Ethernet frames over AF_PACKET, with the whole network stack"),
         ("catmint", "RDMA"),
         ("cattree", "NVMe through SPDK: the log"),
     ].map { DoctorLibOS(name: $0.0, summary: $0.1, isInBuild: false, reason: "not in this build", hint: nil) }

@@ -7,6 +7,7 @@ extension DoctorProbes {
     static func network() -> [DoctorFinding] {
         var findings = [
             socket("AF_PACKET", 17, "raw frames: for Catpowder, and for captures"),
+            tapFile(),
             socket("AF_XDP", 44, "frames past the kernel's stack"),
             xdpPrograms(),
         ]
@@ -14,6 +15,15 @@ extension DoctorProbes {
             findings += Interface(name).findings()
         }
         return findings
+    }
+
+    /// Opens the file of TUN/TAP, which makes no interface.
+    private static func tapFile() -> DoctorFinding {
+        let file = unsafe open("/dev/net/tun", O_RDWR | O_CLOEXEC)
+        let error = errno
+        if file >= 0 { close(file) }
+        guard file < 0 else { return DoctorFinding("TAP", "works", .good) }
+        return DoctorFinding("TAP", "does not: \(errorText(error))", .note, "For Catpowder without a second interface. The kernel lacks TUN/TAP, or this user may not.")
     }
 
     private static func socket(_ name: String, _ family: Int32, _ purpose: String) -> DoctorFinding {

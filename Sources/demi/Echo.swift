@@ -125,7 +125,9 @@ struct EndpointOptions: ParsableArguments {
 extension LibOS {
     /// What to say besides where a peer does not answer: whether there is one at all.
     var missingPeer: String {
-        guard configuration.libOS == "catnip", let network = networkStatistics, !network.isConnected else { return "" }
+        guard let network = networkStatistics, !network.isConnected else { return "" }
+        if configuration.libOS == "catpowder" { return "; the interface \(configuration.catpowder.interface) is down, or gone" }
+        guard configuration.libOS == "catnip" else { return "" }
         let socket = configuration.memif.socket
         return configuration.memif.role == .client
             ? "; nobody serves the memif socket \(socket): start the other end first, as with demi echo serve --memif \(socket)"

@@ -30,6 +30,8 @@ package struct NetworkBackend: ~Copyable {
         let sockets: MappedMemory<NetworkSocket>
         /// When the device's control work is due.
         var maintenance: UInt64 = 0
+        /// Whether the device was connected when it was last asked.
+        var wasConnected: Bool
         /// Frames that no call of the application waits for are given to the device when there are this many.
         let batch: Int
     }
@@ -64,7 +66,7 @@ package struct NetworkBackend: ~Copyable {
         unsafe stackPointer.initialize(to: stack)
         let state = UnsafeMutablePointer<State>.allocate(capacity: 1)
         unsafe state.initialize(
-            to: State(burst: FrameBurst(heap: heap), device: .passRetained(parts.device), sockets: sockets, batch: Self.transmitBatch))
+            to: State(burst: FrameBurst(heap: heap), device: .passRetained(parts.device), sockets: sockets, wasConnected: parts.device.isConnected, batch: Self.transmitBatch))
         unsafe self.stackPointer = stackPointer
         unsafe self.state = state
         isPresent = true
@@ -154,8 +156,19 @@ package struct NetworkBackend: ~Copyable {
 
     @inline(never)
     private func maintainSlowly(now: UInt64) {
-        let wanted = device { $0.maintain(now: now) }
+        let wanted = maintainDevice(now: now)
         unsafe state.pointee.maintenance = min(wanted, Clock.deadline(after: Self.maintenanceInterval, from: now))
+    }
+
+    /// Answers when the device wants its next turn, and tells the stack of a link that has come back.
+    private func maintainDevice(now: UInt64) -> UInt64 {
+        let wanted = device { $0.maintain(now: now) }
+        let isConnected = isConnected
+        if unsafe isConnected != state.pointee.wasConnected {
+            unsafe state.pointee.wasConnected = isConnected
+            if isConnected { stack.ip.linkCameBack(now: now) }
+        }
+        return wanted
     }
 
     // MARK: - Capturing
@@ -185,7 +198,7 @@ package struct NetworkBackend: ~Copyable {
     /// Has the device tell of the next frame. Answers until when there is time to sleep at the most; nil where there is none.
     func prepareToSleep(now: UInt64) -> UInt64? {
         transmit()
-        var limit = device { $0.maintain(now: now) }
+        var limit = maintainDevice(now: now)
         if let deadline = stack.nextDeadline() { limit = min(limit, deadline) }
         if !stack.ip.outgoing.isEmpty { limit = min(limit, Clock.deadline(after: Self.fullInterval, from: now)) }
         guard limit > now, device({ $0.prepareToSleep() }) else { return nil }

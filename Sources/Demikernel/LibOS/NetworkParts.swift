@@ -35,6 +35,7 @@ package struct NetworkParts {
                 capacity: settings.catloop.ringSize, address: settings.ethernetAddress(orHost: 1).rawValue, mtu: settings.network.mtu)
             return NetworkParts(
                 device: .holding(device), configuration: try NetworkConfiguration(settings, loop: true), entropy: entropy)
+        case "catpowder": return try interfaceParts(settings, entropy)
         default: return nil
         }
     }

@@ -16,6 +16,7 @@ public enum Registry {
         Entry(name: "catnap", summary: "kernel sockets and files, for development and for machines without special hardware"),
         Entry(name: "catnip", summary: "its own TCP/IP over memif: shared memory with another process, a switch (VPP) or DPDK"),
         Entry(name: "catloop", summary: "its own TCP/IP inside one process: with itself, or two libOSes with each other"),
+        Entry(name: "catpowder", summary: "its own TCP/IP over a network interface of the kernel, by a packet socket (AF_PACKET) or a TAP"),
     ]
 
     /// Settings with which a libOS starts on any machine, for whoever tries it: every default but those that it cannot do without.
@@ -24,6 +25,9 @@ public enum Registry {
         configuration.libOS = name
         configuration.memif.role = .server
         configuration.memif.socket = "@demikernel-trial-\(getpid())"
+        // A TAP of its own, for as long as it lives: nothing is sent on any network.
+        configuration.catpowder.device = .tap
+        configuration.catpowder.interface = "demi\(getpid())"
         return configuration
     }
 

@@ -1,5 +1,5 @@
 extension Configuration {
-    /// The network stack of the libOSes that have their own (catnip, catloop): Ethernet, IP, UDP and TCP.
+    /// The network stack of the libOSes that have their own (catnip, catloop, catpowder): Ethernet, IP, UDP and TCP.
     public struct Network: Sendable, Equatable {
         /// This host's addresses with their links' prefixes, as `10.0.0.1/24`; none stands for the libOS's default.
         public var addresses: [String] = []
@@ -122,5 +122,29 @@ extension Configuration {
         /// Frames that are under way in each direction: 1,024 by default.
         public var ringSize = 1_024
         public init() {}
+    }
+    /// The kernel's network interface under catpowder.
+    public struct Catpowder: Sendable, Equatable {
+        /// How frames come from the interface and go to it: by a packet socket by default.
+        public var device = Device.packetSocket
+        /// The interface, by name; empty is not set.
+        public var interface = ""
+        /// The network namespace of the interface: a path, or a name of `ip netns`; empty, the default, is the program's own.
+        public var namespace = ""
+        /// Queues between which the kernel divides what comes: 1 by default.
+        public var queues = 1
+        /// Frames that a packet socket's ring holds in each direction: 1,024 by default.
+        public var ringSize = 1_024
+        /// Whether frames go past the interface's queueing discipline: false by default.
+        public var bypassQueueing = false
+        public init() {}
+
+        /// A way to an interface's frames.
+        public enum Device: String, Sendable, CaseIterable {
+            /// A packet socket on an interface that there is: packet(7).
+            case packetSocket = "af_packet"
+            /// The other end of a TAP interface, which is made where it is missing.
+            case tap
+        }
     }
 }

@@ -16,6 +16,7 @@ public struct Configuration: Sendable, Equatable {
     public var network = Network()
     public var memif = Memif()
     public var catloop = Catloop()
+    public var catpowder = Catpowder()
     public var control = Control()
 
     /// Every setting at its default.

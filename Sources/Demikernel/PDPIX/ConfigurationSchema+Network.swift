@@ -7,13 +7,13 @@ extension Configuration {
 
     static let networkSettings: [ConfigurationSetting] = [
         .list("network.addresses", \.network.addresses, .interfaceAddress, maximum: 7,
-            "This host's addresses. With none, catnip takes 10.117.0.1/24 and fd00:117::1/64 as memif server and .2 and ::2 as client; catloop the first."),
+            "This host's addresses. With none, catnip takes 10.117.0.1/24 and fd00:117::1/64 as memif server and .2 and ::2 as client; catloop the first, catpowder the second."),
         .list("network.gateways", \.network.gateways, .address, maximum: 2,
             "Routers for what is on none of the links, one of each family."),
         .list("network.neighbours", \.network.neighbours, .neighbour, maximum: 512,
             "Ethernet addresses of other hosts that are known and never asked for."),
         .text("network.mac", \.network.mac, .ethernetAddress,
-            "This host's Ethernet address. With none, one that follows from the memif role, or by chance."),
+            "This host's Ethernet address. With none, one that follows from the memif role or, with catpowder, from the first of network.addresses."),
         .choice("network.local_delivery", \.network.localDelivery,
             "Where packets for this host's own addresses go: device is for a peer that reflects frames. catloop with itself always goes there."),
         .count("network.mtu", \.network.mtu, 576...65_535, unit: "bytes", "The largest IP packet. IPv6 needs 1280."),
@@ -65,6 +65,18 @@ extension Configuration {
         .text("catloop.pair", \.catloop.pair, .word(64),
             "The two libOSes of one process that name the same pair are connected with each other. With none, the libOS is with itself."),
         .count("catloop.ring_size", \.catloop.ringSize, 16...65_536, unit: "frames", "What is under way in each direction."),
+
+        .choice("catpowder.device", \.catpowder.device,
+            "How catpowder exchanges frames: through a packet socket on an interface, or as the other end of a TAP interface, which it makes if need be."),
+        .text("catpowder.interface", \.catpowder.interface, .word(15),
+            "The network interface, as ip link names it. catpowder needs it. This host's addresses must not be the kernel's."),
+        .text("catpowder.namespace", \.catpowder.namespace, .path(4_095),
+            "The network namespace of the interface: a name of ip netns, or a path. With none, the program's own."),
+        .count("catpowder.queues", \.catpowder.queues, 1...16, unit: "queues", "Queues between which the kernel divides the flows that come."),
+        .count("catpowder.ring_size", \.catpowder.ringSize, 16...16_384, unit: "frames",
+            "What a packet socket's ring holds in each direction, rounded up to a power of two."),
+        .boolean("catpowder.bypass_queueing", \.catpowder.bypassQueueing,
+            "Whether a packet socket's frames go past the interface's queueing discipline, and past tcpdump on it. A full card then loses them."),
     ]
 
     /// Settings of the network that contradict each other.

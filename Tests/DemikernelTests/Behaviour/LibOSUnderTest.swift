@@ -105,6 +105,18 @@ extension LibOSUnderTest {
         }
     }
 
+    /// A network stack over one end of a virtual Ethernet, with a reflector at the other. No rows where this machine or this user cannot have one.
+    private static func catpowder(_ name: String, _ adjust: (inout Configuration) -> Void) -> [LibOSUnderTest] {
+        guard let link = Reflector.link else { return [] }
+        return [libOS("catpowder", name, stackCapabilities) {
+            $0.catpowder.interface = "near0"
+            $0.catpowder.namespace = link.near
+            $0.network.addresses = ["10.117.0.1/24", "fd00:117::1/64"]
+            $0.network.localDelivery = .device
+            adjust(&$0)
+        }]
+    }
+
     /// Every libOS in every way in which it learns what its device has.
     static let all: [LibOSUnderTest] = [
         catnap("polling its sockets") {
@@ -128,7 +140,12 @@ extension LibOSUnderTest {
             $0.wait.spin = .atMost(.zero)
             $0.heap.checked = true
         },
-    ]
+    ] + catpowder("polling") { $0.wait.spin = .forever }
+        + catpowder("sleeping, checked heap, software checksums") {
+            $0.wait.spin = .atMost(.zero)
+            $0.heap.checked = true
+            $0.network.checksumOffload = false
+        }
 
     /// The libOSes that have files, by each way to the device.
     static let withFiles: [LibOSUnderTest] = [

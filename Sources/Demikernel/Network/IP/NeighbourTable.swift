@@ -122,6 +122,19 @@ struct NeighbourTable: ~Copyable {
         link(slot, to: list)
     }
 
+    /// Believes no neighbour any more but static ones and those that are being asked for. Complexity: O(neighbours).
+    mutating func forgetAddresses() {
+        for slot in 0..<UInt32(used) {
+            switch self[slot].state {
+            case .reachable, .stale, .delay, .probe:
+                self[slot].state = .unresolved
+                self[slot].freshUntil = 0
+                move(slot, to: .idle)
+            case .unresolved, .incomplete, .permanent: break
+            }
+        }
+    }
+
     /// The first deadline there is; `UInt64.max` for none.
     @inline(__always) mutating func nextDeadline() -> UInt64 {
         let timed = lists[Int(List.timed.rawValue)].first

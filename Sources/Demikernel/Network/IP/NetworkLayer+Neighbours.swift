@@ -19,6 +19,14 @@ extension NetworkLayer {
         push(frame)
     }
 
+    /// The link has come back, perhaps with another host or another network card at its other end: whoever is needed is asked for anew, and told
+    /// of this host (RFC 5227, section 2.3), which would otherwise take half a minute of neighbour unreachability detection.
+    mutating func linkCameBack(now: UInt64) {
+        neighbours.forgetAddresses()
+        advanceEpoch()
+        if announcesAddresses { announcement = Announcement(left: 2, deadline: now) }
+    }
+
     private mutating func keep(_ frame: Frame, _ slot: UInt32) {
         if let oldest = neighbours.enqueue(frame, slot) {
             counters.pendingDrops &+= 1

@@ -62,6 +62,7 @@ package struct NetworkLayer: ~Copyable {
     var errorLimit: TokenBucket
     var echoLimit: TokenBucket
     var announcement: Announcement
+    let announcesAddresses: Bool
     var defendedAt: UInt64?
     /// The last echo replies, a ring.
     var echoReplies = InlineArray<16, EchoReply>(
@@ -101,6 +102,7 @@ package struct NetworkLayer: ~Copyable {
         undeliverable = FrameBurst(capacity: 64, heap: heap)
         errorLimit = TokenBucket(rate: configuration.icmp.errorsPerSecond, burst: configuration.icmp.errorBurst)
         echoLimit = TokenBucket(rate: configuration.icmp.echoRepliesPerSecond, burst: configuration.icmp.echoReplyBurst)
+        announcesAddresses = configuration.announcesAddresses
         announcement = Announcement(left: configuration.announcesAddresses ? 2 : 0, deadline: configuration.announcesAddresses ? now : .max)
         let primary = addresses.first { $0.address.isIPv4 }
         primaryIPv4 = primary?.address.ipv4 ?? 0

@@ -1,0 +1,206 @@
+import CDemikernelShims
+import Glibc
+import SystemPackage
+
+/// An interface of the kernel, by a packet socket (AF_PACKET): packet(7). For machines whose network card has no other way round the kernel, and
+/// for virtual interfaces; needs CAP_NET_RAW and nothing else.
+///
+/// The kernel sees the same frames. It leaves ours alone as long as our addresses are not its own: an Ethernet address that is not the
+/// interface's, which a promiscuous membership lets through, makes it ignore them already there. What we send goes out of the interface; the
+/// kernel to which the interface belongs does not receive it, its peer at the other end does.
+///
+/// Checksums are left undone in both directions where the peer is the kernel of this machine; else the interface or the kernel fills them in.
+/// Frames may be longer than the MTU where the interface or a local peer joins segments (GRO, TSO).
+///
+/// An interface that is taken down, or removed, leaves the device open and not connected: frames that are transmitted meanwhile are dropped and
+/// counted. It goes on when the interface is up again, or one of the name that it had at the start exists again.
+///
+/// Invariant: `rings` has room for 16 rings, of which the first `ringCount` are open; the first of them transmits.
+@safe package struct PacketSocketDevice: NetworkDevice, ~Copyable {
+    package let capabilities: NetworkDeviceCapabilities
+    private let configuration: PacketSocketConfiguration
+    private var traffic = NetworkDeviceStatistics()
+    private let rings: UnsafeMutablePointer<PacketSocketRing>
+    private var ringCount = 0
+    private var nextRing = 0
+    /// The interface's number; it may be another one's name by now.
+    private var index: Int32
+    /// The longest frame that the interface takes now.
+    private var frameMaximum: Int
+    private var isUp = true
+    private let events: Int32
+    private var nextLook: UInt64 = 0
+
+    /// How often, in nanoseconds, the interface is looked at while the program polls, or while it is down.
+    private static var lookInterval: UInt64 { 100_000_000 }
+
+    /// Opens the device. Throws EINVAL for bad settings, ENODEV where there is no such interface, ENETDOWN where it is down, EPERM without
+    /// CAP_NET_RAW, ENOMEM without memory for the rings, and what entering the namespace throws.
+    package init(_ configuration: PacketSocketConfiguration) throws(DemikernelError) {
+        try configuration.validate()
+        let rings = UnsafeMutablePointer<PacketSocketRing>.allocate(capacity: 16)
+        let parts: PacketSockets.Parts
+        do throws(DemikernelError) {
+            parts = try unsafe PacketSockets.parts(configuration, rings)
+        } catch {
+            unsafe rings.deallocate()
+            throw error
+        }
+        capabilities = parts.capabilities
+        events = parts.events
+        ringCount = parts.ringCount
+        index = parts.index
+        self.configuration = configuration
+        unsafe self.rings = rings
+        frameMaximum = capabilities.frameByteCountMaximum
+    }
+
+    deinit {
+        for number in 0..<ringCount { unsafe rings[number].close() }
+        unsafe rings.deallocate()
+        close(events)
+    }
+
+    package var statistics: NetworkDeviceStatistics {
+        mutating get {
+            let rings = unsafe rings
+            for number in 0..<ringCount { unsafe traffic.receiveDrops &+= UInt64(dk_packet_take_drops(rings[number].descriptor)) }
+            return traffic
+        }
+    }
+
+    package var isConnected: Bool { isUp }
+    package var eventDescriptor: Int32? { events }
+
+    // MARK: Frames
+
+    package mutating func receive(into burst: inout FrameBurst) {
+        // The pointer apart: with the thread sanitizer the compiler (6.3.1) takes using it through `self` for a change of all of `self`.
+        let rings = unsafe rings
+        if ringCount == 1 {
+            unsafe rings[0].receive(into: &burst, &traffic)
+        } else if ringCount > 1 {
+            // Each ring comes first in its turn.
+            nextRing = nextRing &+ 1 < ringCount ? nextRing &+ 1 : 0
+            var number = nextRing
+            for _ in 0..<ringCount {
+                unsafe rings[number].receive(into: &burst, &traffic)
+                number = number &+ 1 < ringCount ? number &+ 1 : 0
+            }
+        } else {
+            return
+        }
+        if unsafe rings[0].isUnsent, isUp { kick() }
+    }
+
+    package mutating func transmit(_ burst: inout FrameBurst) {
+        guard !burst.isEmpty else { return }
+        guard isUp else {
+            traffic.transmitDrops &+= UInt64(burst.count)
+            return burst.removeAll()
+        }
+        let rings = unsafe rings
+        while !burst.isEmpty {
+            let count = burst.firstByteCount
+            if count >= 14, count <= frameMaximum {
+                guard unsafe rings[0].put(burst[0], count: count, &traffic) else { break }
+            } else {
+                traffic.transmitDrops &+= 1
+            }
+            burst.removeFirst().release()
+        }
+        kick()
+        if !burst.isEmpty { traffic.transmitStalls &+= 1 }
+    }
+
+    private mutating func kick() {
+        let rings = unsafe rings
+        let error = unsafe rings[0].kick()
+        if error == ENETDOWN || error == ENXIO || error == ENODEV { goDown() }
+    }
+
+    // MARK: Sleeping
+
+    package mutating func prepareToSleep() -> Bool {
+        let rings = unsafe rings
+        for number in 0..<ringCount where unsafe rings[number].hasFrames { return false }
+        return unsafe ringCount == 0 || !isUp || !rings[0].isUnsent
+    }
+
+    package mutating func wake() {
+        let rings = unsafe rings
+        for number in 0..<ringCount {
+            // An interface that goes down leaves an error, which would wake for ever.
+            if dk_socket_take_error(unsafe rings[number].descriptor) != 0 { nextLook = 0 }
+        }
+    }
+
+    // MARK: The interface
+
+    package mutating func maintain(now: UInt64) -> UInt64 {
+        if now >= nextLook {
+            nextLook = now &+ Self.lookInterval
+            if ringCount > 0 { look() } else { reopen() }
+        }
+        return isUp ? .max : nextLook
+    }
+
+    /// Whether the interface is still there, and up.
+    private mutating func look() {
+        let rings = unsafe rings
+        guard let interface = NetworkInterface(index: index, socket: unsafe rings[0].descriptor) else {
+            goDown()
+            return closeRings()
+        }
+        frameMaximum = min(interface.mtu, capabilities.maximumTransmissionUnit) + 18
+        if interface.isUp { isUp = true } else { goDown() }
+    }
+
+    private mutating func goDown() {
+        if isUp { traffic.disconnections &+= 1 }
+        isUp = false
+    }
+
+    private mutating func closeRings() {
+        let drops = statistics.receiveDrops
+        traffic.receiveDrops = drops
+        let rings = unsafe rings
+        for number in 0..<ringCount {
+            DeviceEvents.remove(unsafe rings[number].descriptor, from: events)
+            unsafe rings[number].close()
+        }
+        ringCount = 0
+    }
+
+    /// Looks for an interface of the name that ours had.
+    private mutating func reopen() {
+        guard let (first, interface) = try? PacketSockets.find(configuration) else { return }
+        guard let count = try? unsafe PacketSockets.open(configuration, capabilities, interface, first: first, into: rings, events) else { return }
+        ringCount = count
+        index = interface.index
+        frameMaximum = min(interface.mtu, capabilities.maximumTransmissionUnit) + 18
+        isUp = true
+    }
+}
+
+/// The one descriptor on which a libOS sleeps for a device whose own descriptors come and go: an epoll set of them.
+enum DeviceEvents {
+    static func make() throws(DemikernelError) -> Int32 {
+        let descriptor = epoll_create1(Int32(EPOLL_CLOEXEC))
+        guard descriptor >= 0 else { throw DemikernelError(.last, "no descriptor for a device's events") }
+        return descriptor
+    }
+
+    static func add(_ file: Int32, to events: Int32) throws(DemikernelError) {
+        var event = unsafe epoll_event()
+        unsafe event.events = EPOLLIN.rawValue
+        guard unsafe epoll_ctl(events, EPOLL_CTL_ADD, file, &event) == 0 else {
+            throw DemikernelError(.last, "a device's descriptor cannot be watched")
+        }
+    }
+
+    static func remove(_ file: Int32, from events: Int32) {
+        var event = unsafe epoll_event()
+        unsafe _ = epoll_ctl(events, EPOLL_CTL_DEL, file, &event)
+    }
+}

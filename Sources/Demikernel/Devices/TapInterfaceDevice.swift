@@ -1,0 +1,276 @@
+import CDemikernelShims
+import Glibc
+import SystemPackage
+
+/// What a ``TapInterfaceDevice`` is told when it is opened.
+package struct TapInterfaceConfiguration: Sendable {
+    /// The interface, by name; made, for as long as the device lives, where there is none of that name.
+    package var interface: String
+    /// The network namespace in which the interface is: a path, or a name of `ip netns`; empty for the thread's own.
+    package var namespace = ""
+    /// Our Ethernet address, 48 bits in host order; the kernel's side has another.
+    package var address: UInt64
+    /// The largest IP packet to send, in bytes; the interface's where that is smaller.
+    package var mtu = 1_500
+    /// Files of the interface, between which the kernel divides flows: 1...16. More than one takes an interface with several queues.
+    package var queues = 1
+
+    package init(interface: String, address: UInt64) {
+        self.interface = interface
+        self.address = address
+    }
+}
+
+/// The other end of a TAP interface of the kernel: whatever the kernel sends on the interface comes here, and what is transmitted here the kernel
+/// receives. For machines without a second interface, and for reaching the kernel of this one. The kernel's Documentation/networking/tuntap.rst.
+///
+/// An interface that is made here is taken up, and goes with the device. Its address, on the kernel's side, is for somebody else to set:
+/// `ip addr add 10.117.0.1/24 dev NAME`. Making one takes CAP_NET_ADMIN; one that was made before (`ip tuntap add NAME mode tap user USER`)
+/// takes nothing.
+///
+/// Each frame is a system call, and so is each look for one. Checksums are left undone in both directions, and the kernel's streams come uncut: both
+/// ends are in this machine.
+///
+/// Invariant: `buffer` has room for the longest frame and virtio's header before it; the first `queueCount` of `queues` are open files.
+@safe package struct TapInterfaceDevice: NetworkDevice, ~Copyable {
+    package let capabilities: NetworkDeviceCapabilities
+    private let configuration: TapInterfaceConfiguration
+    private var traffic = NetworkDeviceStatistics()
+    private var queues = InlineArray<16, Int32>(repeating: -1)
+    private var queueCount = 0
+    private var nextQueue = 0
+    private var isUp = true
+    private let buffer: UnsafeMutableRawBufferPointer
+    private let events: Int32
+    /// A socket in the interface's namespace, for questions about it.
+    private let control: Int32
+    private var nextLook: UInt64 = 0
+
+    private static var lookInterval: UInt64 { 100_000_000 }
+    private static var headerByteCount: Int { MemoryLayout<dk_virtio_header>.size }
+
+    /// Opens the device. Throws EINVAL for bad settings or an interface of another kind, EPERM without CAP_NET_ADMIN, EBUSY where another program
+    /// has the interface, ENOENT without /dev/net/tun, and what entering the namespace throws.
+    package init(_ configuration: TapInterfaceConfiguration) throws(DemikernelError) {
+        guard 1...16 ~= configuration.queues else { throw DemikernelError(.invalidArgument, "a TAP has between 1 and 16 queues") }
+        guard !configuration.interface.isEmpty, configuration.interface.utf8.count <= NetworkInterface.nameMaximum else {
+            throw DemikernelError(.invalidArgument, "an interface's name has between 1 and 15 bytes")
+        }
+        let (control, events, files, interface) = try Self.find(configuration)
+        capabilities = NetworkDeviceCapabilities(
+            address: configuration.address, maximumTransmissionUnit: min(configuration.mtu, interface.mtu), fillsChecksums: true,
+            name: interface.name)
+        self.configuration = configuration
+        self.control = control
+        self.events = events
+        unsafe buffer = .allocate(byteCount: Self.headerByteCount + NetworkDeviceCapabilities.frameMaximum + 4, alignment: 64)
+        isUp = interface.isUp
+        adopt(files)
+    }
+
+    deinit {
+        for number in 0..<queueCount { close(queues[number]) }
+        close(control)
+        close(events)
+        unsafe buffer.deallocate()
+    }
+
+    /// The interface, made where there is none, its files, and a socket for questions about it.
+    private static func find(_ configuration: TapInterfaceConfiguration) throws(DemikernelError) -> (control: Int32, events: Int32, files: [Int32], interface: NetworkInterface) {
+        let made = try NetworkNamespace.run(in: configuration.namespace) {
+            let control = socket(AF_INET, Int32(SOCK_DGRAM.rawValue | SOCK_CLOEXEC.rawValue), 0)
+            return control < 0 ? -Int(errno) : Int(control)
+        }
+        guard made >= 0 else { throw DemikernelError(.negated(made), "no descriptor for questions about the interface") }
+        let control = Int32(made)
+        do throws(DemikernelError) {
+            let isNew = NetworkInterface(name: configuration.interface, socket: control) == nil
+            let events = try DeviceEvents.make()
+            do throws(DemikernelError) {
+                let files = try attach(configuration, events)
+                if isNew { unsafe _ = dk_interface_set_up(control, configuration.interface) }
+                if let found = NetworkInterface(name: configuration.interface, socket: control) { return (control, events, files, found) }
+                for file in files { close(file) }
+                throw DemikernelError(.noSuchAddressOrDevice, "the TAP interface has gone while it was being opened")
+            } catch {
+                close(events)
+                throw error
+            }
+        } catch {
+            close(control)
+            throw error
+        }
+    }
+
+    private static func attach(_ configuration: TapInterfaceConfiguration, _ events: Int32) throws(DemikernelError) -> [Int32] {
+        var files: [Int32] = []
+        do throws(DemikernelError) {
+            for _ in 0..<configuration.queues {
+                let file = try NetworkNamespace.run(in: configuration.namespace) {
+                    let file = unsafe open("/dev/net/tun", O_RDWR | O_NONBLOCK | O_CLOEXEC)
+                    return file < 0 ? -Int(errno) : Int(file)
+                }
+                guard file >= 0 else {
+                    throw DemikernelError(.negated(file), "/dev/net/tun cannot be opened: the kernel lacks TUN/TAP, or this user may not")
+                }
+                files.append(Int32(file))
+                var name = InlineArray<16, CChar>(repeating: 0)
+                for (place, byte) in configuration.interface.utf8.enumerated() where place < 15 { name[place] = CChar(bitPattern: byte) }
+                let attached = unsafe withUnsafeMutableBytes(of: &name) {
+                    unsafe dk_tap_attach(Int32(file), $0.baseAddress!.assumingMemoryBound(to: CChar.self), Int32(configuration.queues))
+                }
+                guard attached >= 0 else { throw refusal(.negated(attached)) }
+                try DeviceEvents.add(Int32(file), to: events)
+            }
+            return files
+        } catch {
+            for file in files { close(file) }
+            throw error
+        }
+    }
+
+    private static func refusal(_ error: Errno) -> DemikernelError {
+        switch error {
+        case .notPermitted:
+            DemikernelError(error, "making a TAP interface takes CAP_NET_ADMIN; or have it made: ip tuntap add NAME mode tap user USER")
+        case .resourceBusy: DemikernelError(error, "another program has the TAP interface")
+        case .invalidArgument:
+            DemikernelError(error, "the interface is no TAP, or has another number of queues than catpowder.queues (multi_queue of ip tuntap)")
+        default: DemikernelError(error, "the TAP interface cannot be had")
+        }
+    }
+
+    private mutating func adopt(_ files: [Int32]) {
+        for file in files {
+            queues[queueCount] = file
+            queueCount += 1
+        }
+    }
+
+    package var statistics: NetworkDeviceStatistics { traffic }
+    package var isConnected: Bool { isUp }
+    package var eventDescriptor: Int32? { events }
+
+    // MARK: Frames
+
+    package mutating func receive(into burst: inout FrameBurst) {
+        guard queueCount > 0 else { return }
+        // Each queue comes first in its turn.
+        nextQueue = nextQueue &+ 1 < queueCount ? nextQueue &+ 1 : 0
+        var number = nextQueue
+        for _ in 0..<queueCount {
+            receive(from: queues[number], into: &burst)
+            number = number &+ 1 < queueCount ? number &+ 1 : 0
+        }
+    }
+
+    private mutating func receive(from file: Int32, into burst: inout FrameBurst) {
+        while !burst.isFull {
+            let count = unsafe dk_system_call(Int(SYS_read), Int(file), Int(bitPattern: buffer.baseAddress), buffer.count, 0, 0, 0)
+            guard count > 0 else {
+                if count != -Int(EAGAIN), count != -Int(EINTR) { goDown() }
+                return
+            }
+            let length = count - Self.headerByteCount
+            let segment = length >= 14 ? burst.heap.allocateSegment(length) : .null
+            guard !segment.isNull else {
+                traffic.receiveDrops &+= 1
+                continue
+            }
+            unsafe dk_copy_frame(segment.start, buffer.baseAddress.unsafelyUnwrapped + Self.headerByteCount, length)
+            let virtio = unsafe buffer.loadUnaligned(as: dk_virtio_header.self)
+            virtio.append(segment, to: &burst, &traffic)
+        }
+    }
+
+    package mutating func transmit(_ burst: inout FrameBurst) {
+        while !burst.isEmpty {
+            guard isUp, queueCount > 0 else {
+                traffic.transmitDrops &+= UInt64(burst.count)
+                return burst.removeAll()
+            }
+            let frame = burst[0]
+            let count = frame.byteCount
+            if count >= 14, count <= capabilities.frameByteCountMaximum {
+                let result = write(frame, count)
+                if result == -Int(EAGAIN) {
+                    traffic.transmitStalls &+= 1
+                    return
+                }
+                if result > 0 {
+                    traffic.transmittedFrames &+= 1
+                    traffic.transmittedBytes &+= UInt64(truncatingIfNeeded: count)
+                } else {
+                    traffic.transmitDrops &+= 1
+                    // EIO: the interface is down; EBADFD: it is gone.
+                    if result == -Int(EIO) || result == -Int(EBADFD) { goDown() }
+                }
+            } else {
+                traffic.transmitDrops &+= 1
+            }
+            burst.removeFirst().release()
+        }
+    }
+
+    /// Bytes, or a negative errno.
+    private mutating func write(_ frame: Frame, _ count: Int) -> Int {
+        var virtio = dk_virtio_header()
+        if frame.offload.flags.contains(.partialChecksum) {
+            virtio.flags = 1
+            virtio.checksum_start = frame.offload.checksumStart
+            virtio.checksum_offset = UInt16(frame.offload.checksumOffset)
+            virtio.header_length = min(UInt16(truncatingIfNeeded: count), virtio.checksum_start + virtio.checksum_offset + 2)
+        }
+        unsafe buffer.storeBytes(of: virtio, as: dk_virtio_header.self)
+        let target = unsafe UnsafeMutableRawBufferPointer(rebasing: buffer[Self.headerByteCount...])
+        unsafe _ = frame.copyBytes(to: target)
+        let file = queueCount == 1 ? queues[0] : queues[Int(frame.flowHash % UInt32(queueCount))]
+        return unsafe dk_system_call(
+            Int(SYS_write), Int(file), Int(bitPattern: buffer.baseAddress), Self.headerByteCount + count, 0, 0, 0)
+    }
+
+    // MARK: Sleeping
+
+    /// The files are readable while there are frames: nothing is to be asked for.
+    package mutating func prepareToSleep() -> Bool { true }
+
+    // MARK: The interface
+
+    package mutating func maintain(now: UInt64) -> UInt64 {
+        if now >= nextLook {
+            nextLook = now &+ Self.lookInterval
+            look()
+        }
+        return isUp ? .max : nextLook
+    }
+
+    private mutating func look() {
+        if queueCount > 0, dk_tap_is_attached(queues[0]) == 0 {
+            // Removed. One of the same name is another.
+            goDown()
+            closeQueues()
+        }
+        // None of that name where it was only renamed: the files go on working.
+        guard let interface = NetworkInterface(name: configuration.interface, socket: control) else { return }
+        if queueCount == 0 {
+            guard let files = try? Self.attach(configuration, events) else { return }
+            adopt(files)
+        }
+        if interface.isUp { isUp = true } else { goDown() }
+    }
+
+    private mutating func goDown() {
+        guard isUp else { return }
+        isUp = false
+        traffic.disconnections &+= 1
+        nextLook = 0
+    }
+
+    private mutating func closeQueues() {
+        for number in 0..<queueCount {
+            DeviceEvents.remove(queues[number], from: events)
+            close(queues[number])
+        }
+        queueCount = 0
+    }
+}
