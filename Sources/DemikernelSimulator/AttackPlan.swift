@@ -11,7 +11,7 @@ package enum Attack: UInt8, CaseIterable, Sendable {
     case neighbourStorm
     /// Answers that claim live hosts' addresses. ARP and NDP have no defence but time: RFC 826, RFC 4861, section 11.1.
     case poisoning
-    /// ICMP errors about live connections, with numbers that are not out. RFC 5927.
+    /// ICMP errors about live connections, with numbers that are not out, and about datagrams that nobody sent. RFC 5927.
     case forgedErrors
     /// IP and TCP options at random, lengths that are wrong included.
     case optionGarbage

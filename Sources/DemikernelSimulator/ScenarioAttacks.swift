@@ -106,7 +106,7 @@ extension ScenarioAttacker {
         }
     }
 
-    /// Errors about a segment of a live connection that is not out.
+    /// Errors about a segment of a live connection that is not out, and about datagrams that nobody sent.
     func forgeError() {
         guard let live = liveDirection() else { return }
         let numbers = live.numbers
@@ -118,7 +118,12 @@ extension ScenarioAttacker {
                         : numbers.sendNext &+ live.outgoing &+ UInt32(random.number(in: 0...100_000))), 4)
         let victim = address(live.victim, isIPv4: live.isIPv4)
         let peer = address(live.peer, isIPv4: live.isIPv4)
-        let inner = AttackFrame.packet(from: victim, to: peer, proto: 6, quoted + garbage(random.chance(0.5) ? 12 : 0))
+        // Or about a datagram of a port that nobody has, long enough for not to fit.
+        let datagram = AttackFrame.udp(
+            from: victim, port: UInt16(random.number(in: 6_000...65_535)), to: peer, port: numbers.remotePort, garbage(1_400))
+        let inner = random.chance(0.3)
+            ? AttackFrame.packet(from: victim, to: peer, proto: 17, datagram)
+            : AttackFrame.packet(from: victim, to: peer, proto: 6, quoted + garbage(random.chance(0.5) ? 12 : 0))
         let kinds: [(UInt8, UInt8, UInt32)] = live.isIPv4
             ? [(3, 3, 0), (3, 2, 0), (3, 1, 0), (3, 13, 0), (3, 4, 68), (3, 4, 0), (11, 0, 0), (12, 0, 0), (5, 1, number()), (4, 0, 0)]
             : [(1, 4, 0), (1, 1, 0), (1, 0, 0), (2, 0, 100), (2, 0, 1280), (3, 0, 0), (4, 1, 40), (4, 0, 0)]

@@ -50,6 +50,21 @@ struct Script {
         return words[3][colon...].count > 2
     }
 
+    /// The same with another thing to happen at a step, for those who doubt that it would be noticed.
+    func replacing(_ index: Int, with action: ScriptStep.Action) -> Script {
+        var changed = self
+        let old = steps[index]
+        changed.steps[index] = ScriptStep(line: old.line, source: old.source, time: old.time, action: action)
+        return changed
+    }
+
+    /// The same with one step more at the end, right after the last.
+    func appending(_ action: ScriptStep.Action) -> Script {
+        var changed = self
+        changed.steps.append(ScriptStep(line: steps.last!.line + 1, source: "(added)", time: ScriptTime("+0")!, action: action))
+        return changed
+    }
+
     private mutating func read(_ line: String, _ number: Int) throws {
         var tokens = try ScriptTokens(line)
         guard case .word(let first)? = tokens.peek, let time = ScriptTime(first) else {

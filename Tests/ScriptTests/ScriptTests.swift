@@ -41,10 +41,13 @@ import Testing
         }
     }
 
+    static func script(_ name: String) throws -> Script {
+        try Script(#require(read("\(folder)/\(name).pkt")), file: "Scripts/\(name).pkt")
+    }
+
     @Test(arguments: names) func `the stack does what the script says`(_ name: String) throws {
-        let text = try #require(Self.read("\(Self.folder)/\(name).pkt"))
         do {
-            try ScriptRunner.run(Script(text, file: "Scripts/\(name).pkt"))
+            try ScriptRunner.run(Self.script(name))
         } catch let error as ScriptError {
             Issue.record("\(error)")
         }

@@ -50,7 +50,7 @@ enum ScriptWire {
         bytes.put16(script.window ?? 65_535)
         bytes.put32(0)
         bytes += options
-        bytes += script.literal ?? pattern(script.count, from: sequence - 1)
+        bytes += script.literal ?? pattern(script.count, from: script.flags.contains("S") ? sequence : sequence - 1)
         return bytes
     }
 

@@ -57,14 +57,21 @@ extension NetworkStack {
 
     /// RFC 1191, section 3 and RFC 8201, section 4: the path takes smaller packets than was thought.
     private mutating func reportTooBig(_ quoted: QuotedPacket, length: Int, mtu: Int, now: UInt64) {
-        // RFC 5927, section 7.2: before it is believed at all, TCP is asked whether such a segment is out.
-        if quoted.ipProtocol == .tcp,
-            !tcp.isOut(source: quoted.source, destination: quoted.destination, quotedTransport: quoted.upperLayer)
-        {
-            return ip.counters.icmpErrorsIgnored &+= 1
-        }
+        guard couldBeOurs(quoted, length: length) else { return ip.counters.icmpErrorsIgnored &+= 1 }
         guard let mtu = ip.notePathMTU(quoted, length: length, mtu: mtu, now: now) else { return ip.counters.icmpErrorsIgnored &+= 1 }
         report(quoted, .packetTooBig(mtu: mtu), now: now)
+    }
+
+    /// Whether this host can have sent a packet of `length` bytes that begins so: the transport is asked before anything is believed. RFC 5927,
+    /// section 7.2; RFC 8085, section 3.2; RFC 8201, section 4. What else a host sends, answers to echoes, is not worth a forger's finding it.
+    private mutating func couldBeOurs(_ quoted: QuotedPacket, length: Int) -> Bool {
+        switch quoted.ipProtocol {
+        case .tcp: tcp.isOut(source: quoted.source, destination: quoted.destination, quotedTransport: quoted.upperLayer)
+        case .udp:
+            length <= Int(ip.mtu)
+                && udp.couldHaveSent(source: quoted.source, destination: quoted.destination, quotedTransport: quoted.upperLayer, ip: &ip)
+        default: false
+        }
     }
 }
 

@@ -280,6 +280,7 @@ import TestSupport
 
     @Test func `a flood of "does not fit" fills a bounded table`() throws {
         var host = try host { configuration, _ in configuration.pathMTUCapacity = 8 }
+        _ = try host.bind("0.0.0.0:1")
         for number in 0..<100 {
             let target = IPAddress(ipv4: 0xc000_0200 + UInt32(number))
             let packet = ipv4(.udp, udp(pattern(1400), from: NetworkHost.v4, 1, to: target, 2), from: NetworkHost.v4, to: target)

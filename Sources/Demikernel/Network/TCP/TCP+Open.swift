@@ -81,32 +81,42 @@ extension TCPConnection {
         _ segment: inout ArrivingSegment, _ frame: Segment, _ shared: inout TCPShared, ip: inout NetworkLayer, events: inout SocketEvents,
         now: UInt64
     ) {
-        defer { frame.release() }
-        if segment.flags.contains(.ack), segment.acknowledgment != sendNext {
-            shared.counters.unacceptableAcknowledgements &+= 1
-            guard !segment.flags.contains(.rst), shared.mayAnswer(now) else { return }
-            return sendReset(segment.acknowledgment, &shared, ip: &ip, now: now)
-        }
-        if segment.flags.contains(.rst) {
-            // Without an ACK nobody knows that it is the peer's.
-            guard segment.flags.contains(.ack) else { return }
-            shared.counters.resetsReceived &+= 1
-            return close(SocketError.refused)
-        }
-        guard segment.flags.contains(.syn), !segment.flags.contains(.fin) else { return }
+        guard isAnswerToSYN(segment, &shared, ip: &ip, now: now) else { return frame.release() }
         takeSYN(segment, shared.configuration, now: now)
         guard segment.flags.contains(.ack) else {
             // A simultaneous open: section 3.5, figure 8.
+            frame.release()
             state = .synReceived
             handshakeRetries = 0
             sendSYN(&shared, ip: &ip, now: now)
             return armHandshake(&shared, now: now)
         }
         establish(segment, &shared, events: &events, now: now)
-        // Data that came with it is not taken: it comes again (RFC 9293 allows either).
         flags.insert(.acknowledgeNow)
+        // What came with it stands behind the SYN.
+        segment.flags.remove(.syn)
+        segment.sequence += 1
+        receiveText(&segment, frame, &shared, ip: &ip, events: &events, now: now)
+        if flags.contains(.isClosedNow) { return }
         sendAcknowledgement(&shared, ip: &ip, now: now)
         transmit(&shared, ip: &ip, now: now)
+    }
+
+    /// The checks of SYN_SENT in their order, ACK, RST, SYN: whether a handshake goes on with this segment.
+    private mutating func isAnswerToSYN(_ segment: ArrivingSegment, _ shared: inout TCPShared, ip: inout NetworkLayer, now: UInt64) -> Bool {
+        if segment.flags.contains(.ack), segment.acknowledgment != sendNext {
+            shared.counters.unacceptableAcknowledgements &+= 1
+            if !segment.flags.contains(.rst), shared.mayAnswer(now) { sendReset(segment.acknowledgment, &shared, ip: &ip, now: now) }
+            return false
+        }
+        if segment.flags.contains(.rst) {
+            // Without an ACK nobody knows that it is the peer's.
+            guard segment.flags.contains(.ack) else { return false }
+            shared.counters.resetsReceived &+= 1
+            close(SocketError.refused)
+            return false
+        }
+        return segment.flags.contains(.syn) && !segment.flags.contains(.fin)
     }
 
     /// A half-open connection of which nothing was kept but a cookie, as it would be if something had been.

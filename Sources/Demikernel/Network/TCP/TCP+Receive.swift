@@ -279,7 +279,7 @@ extension TCPConnection {
     // MARK: - Text and FIN
 
     /// Seventh, process the segment text; eighth, check the FIN bit. Takes the frame's reference.
-    private mutating func receiveText(
+    mutating func receiveText(
         _ segment: inout ArrivingSegment, _ frame: Segment, _ shared: inout TCPShared, ip: inout NetworkLayer, events: inout SocketEvents,
         now: UInt64
     ) {

@@ -182,4 +182,23 @@ extension UDP {
         sockets[unchecked: slot].error = error.errno.rawValue
         events.append(.failed, tag: sockets[unchecked: slot].tag)
     }
+
+    /// Whether a datagram from `source` to `destination`, of which `quotedTransport` is the beginning, can be one of this host's: a socket without
+    /// a peer has its port, and sends from that address, or a socket has exactly this peer. Complexity: O(sockets of the port).
+    package mutating func couldHaveSent(
+        source: IPAddress, destination: IPAddress, quotedTransport: PacketBytes, ip: inout NetworkLayer
+    ) -> Bool {
+        guard quotedTransport.count >= UDPHeader.byteCount, quotedTransport.load16(4) >= UInt16(UDPHeader.byteCount) else { return false }
+        let both = UInt32(quotedTransport.load16(2)) &<< 16 | UInt32(quotedTransport.load16(0))
+        let port = ports[Int(both & 0xffff)]
+        if port.connected != 0, connectedSocket(from: destination, to: source, ports: both) != .max { return true }
+        var link = port.open
+        while link != 0 {
+            let local = sockets[unchecked: link &- 1].local
+            // One that is bound to all addresses, a group or a broadcast sends from any of this host's.
+            if local == source || local.isIPv4 == source.isIPv4 && !ip.isOwn(local) { return true }
+            link = sockets[unchecked: link &- 1].next
+        }
+        return false
+    }
 }
