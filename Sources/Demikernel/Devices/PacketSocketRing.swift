@@ -135,6 +135,9 @@ import SystemPackage
         virtio.append(segment, to: &burst, &statistics)
     }
 
+    /// The most errors that a socket is taken to have before a frame.
+    private static var errorsMaximum: Int { 4 }
+
     /// Takes the first frame of the socket's queue, where frames lie that have no room in a slot: its bytes with virtio's header before, or a negative
     /// number.
     @unsafe
@@ -145,7 +148,16 @@ import SystemPackage
             var parts = unsafe (
                 iovec(iov_base: header.baseAddress, iov_len: header.count), iovec(iov_base: target, iov_len: count)
             )
-            return unsafe withUnsafeBytes(of: &parts) { unsafe readv(descriptor, $0.baseAddress!.assumingMemoryBound(to: iovec.self), 2) }
+            return unsafe withUnsafeBytes(of: &parts) { parts in
+                var result = -1
+                // What happened to the interface meanwhile (ENETDOWN) is told first, and once: the frame is behind it, and were it left there, each
+                // later one would be taken for its successor.
+                for _ in 0..<errorsMaximum {
+                    result = unsafe readv(descriptor, parts.baseAddress!.assumingMemoryBound(to: iovec.self), 2)
+                    if result >= 0 || errno == EAGAIN { break }
+                }
+                return result
+            }
         }
     }
 

@@ -12,12 +12,14 @@ extension PDPIXBehaviour {
 
         /// The kernel sends and reads back at the same time, which takes a thread each, and compares.
         private static func exchange(
-            _ peer: KernelPeer, _ family: AddressFamily, byteCount: Int, meanwhile: @escaping @Sendable (KernelPeer, KernelSocket) throws -> Void = { _, _ in }
+            _ peer: KernelPeer, _ family: AddressFamily, byteCount: Int, malformed: Int? = nil,
+            meanwhile: @escaping @Sendable (KernelPeer, KernelSocket) throws -> Void = { _, _ in }
         ) async throws {
             let address = KernelPeer.address(ofLibOS: family, port: 7)
             try await peer.run { libOS in
                 let count = try libOS.echoOneConnection(on: address)
                 #expect(count == byteCount)
+                if let malformed { #expect(libOS.core.network.stack.ip.counters.packetsMalformed == malformed) }
             } kernel: { peer in
                 let stream = try peer.connected(to: address)
                 defer { stream.close() }
@@ -75,7 +77,8 @@ extension PDPIXBehaviour {
         }
 
         @Test func `a stream goes on after the cable was cut, and a new name for the interface is no matter`() async throws {
-            try await Self.exchange(KernelPeer(), .ipv4, byteCount: 2 << 20) { peer, _ in
+            // Frames longer than a slot lie beside the ring: not one is taken for another after the error that the interface leaves.
+            try await Self.exchange(KernelPeer(), .ipv4, byteCount: 2 << 20, malformed: 0) { peer, _ in
                 try peer.link.succeed("ip link set near0 down", in: peer.link.near)
                 usleep(300_000)
                 try peer.link.succeed("ip link set near0 name other0", in: peer.link.near)
