@@ -96,13 +96,7 @@ final class PacketdrillWorld: @unchecked Sendable {
     }
 
     private func collect() {
-        while !stack.ip.outgoing.isEmpty {
-            let frame = stack.ip.outgoing.removeFirst()
-            var bytes = [UInt8](repeating: 0, count: frame.byteCount)
-            _ = unsafe bytes.withUnsafeMutableBytes { unsafe frame.copyBytes(to: $0) }
-            frame.release()
-            if let packet = PacketdrillPacket.outbound(bytes, settings) { outgoing.append((packet, now)) }
-        }
+        takeOut(&stack)
         while let event = stack.events.popFirst() { descriptors.note(event) }
     }
 
@@ -131,7 +125,7 @@ final class PacketdrillWorld: @unchecked Sendable {
         stack.poll(now: now)
     }
 
-    /// As ``collect()``, for a stack that is lent out: what is sent has the time at which it was.
+    /// Takes over what the stack sends, with the time at which it does.
     private func takeOut(_ stack: inout NetworkStack) {
         while !stack.ip.outgoing.isEmpty {
             let frame = stack.ip.outgoing.removeFirst()
@@ -158,9 +152,10 @@ final class PacketdrillWorld: @unchecked Sendable {
     /// there is none of these either, somebody else may still do something: nil, to be asked again.
     func nextPacket() -> (packet: [UInt8], microseconds: UInt64)? {
         for attempt in 0..<2 {
+            // Another thread of packetdrill's may be about to make the call that sends: time waits for it a moment.
+            if attempt > 0 { usleep(2_000) }
             let found = enter { world, stack -> (packet: [UInt8], microseconds: UInt64)? in
                 world.takeOut(&stack)
-                // Another thread of packetdrill's may be about to make the call that sends: time waits for it a moment.
                 if world.outgoing.isEmpty, attempt > 0, let deadline = stack.nextDeadline() { world.advance(to: max(deadline, world.now), &stack) }
                 world.takeOut(&stack)
                 guard !world.outgoing.isEmpty else { return nil }
@@ -168,7 +163,6 @@ final class PacketdrillWorld: @unchecked Sendable {
                 return (first.packet, first.time / 1_000)
             }
             if let found { return found }
-            if attempt == 0 { usleep(2_000) }
         }
         return nil
     }

@@ -47,6 +47,7 @@ struct NetstatCommand: ParsableCommand {
             if let watch {
                 // On a terminal the picture stays in its place.
                 writeLine(json || isatty(STDOUT_FILENO) == 0 ? text : "\u{1b}[H\u{1b}[2J\(text)")
+                // No event to wait for: a picture each so many seconds is what was asked for.
                 usleep(UInt32(watch * 1_000_000))
             } else {
                 return writeLine(text)

@@ -28,15 +28,10 @@ static inline int dk_socket_timeouts(int socket, int seconds) {
     return setsockopt(socket, SOL_SOCKET, SO_RCVTIMEO, &time, sizeof time) | setsockopt(socket, SOL_SOCKET, SO_SNDTIMEO, &time, sizeof time);
 }
 
-/* Bytes that wait in a kernel socket: to be read, and to be sent or acknowledged; -1 where the kernel does not say. */
-static inline int dk_socket_unread(int socket) {
+/* Bytes that wait in a kernel socket: to be read (SIOCINQ), or to be sent or acknowledged (SIOCOUTQ); 0 where the kernel does not say. */
+static inline int dk_socket_queued(int socket, unsigned long queue) {
     int count = 0;
-    return ioctl(socket, SIOCINQ, &count) == 0 ? count : -1;
-}
-
-static inline int dk_socket_unsent(int socket) {
-    int count = 0;
-    return ioctl(socket, SIOCOUTQ, &count) == 0 ? count : -1;
+    return ioctl(socket, queue, &count) == 0 && count > 0 ? count : 0;
 }
 
 /* What the kernel says of a TCP connection of its own (TCP_INFO). Times in microseconds; what an older kernel does not fill in is 0. */

@@ -173,12 +173,7 @@ import SystemPackage
         let status = unsafe dk_packet_status_load(slot)
         guard status & Status.unsent == 0 else { return false }
         if status & Status.wrong != 0 { statistics.transmitDrops &+= 1 }
-        var virtio = dk_virtio_header()
-        if frame.offload.flags.contains(.partialChecksum) {
-            virtio.flags = 1
-            virtio.checksum_start = frame.offload.checksumStart
-            virtio.checksum_offset = UInt16(frame.offload.checksumOffset)
-        }
+        var virtio = dk_virtio_header(frame.offload)
         virtio.header_length = UInt16(count <= Self.copyMaximum ? count : 256)
         let start = Header.byteCount
         unsafe (slot + start).copyMemory(from: &virtio, byteCount: Self.virtioByteCount)
@@ -209,6 +204,16 @@ import SystemPackage
 }
 
 extension dk_virtio_header {
+    /// What the kernel is still to do for a frame that we send.
+    @inline(__always)
+    init(_ offload: FrameOffload) {
+        self.init()
+        guard offload.flags.contains(.partialChecksum) else { return }
+        flags = 1
+        checksum_start = offload.checksumStart
+        checksum_offset = UInt16(offload.checksumOffset)
+    }
+
     /// A received frame goes into the burst, which has room, with what the header says of its checksum. One that stands for several datagrams, which
     /// only a local kernel peer sends (UDP_SEGMENT), would be taken for one: it is dropped.
     @inline(__always)

@@ -214,11 +214,8 @@ package struct TapInterfaceConfiguration: Sendable {
 
     /// Bytes, or a negative errno.
     private mutating func write(_ frame: Frame, _ count: Int) -> Int {
-        var virtio = dk_virtio_header()
-        if frame.offload.flags.contains(.partialChecksum) {
-            virtio.flags = 1
-            virtio.checksum_start = frame.offload.checksumStart
-            virtio.checksum_offset = UInt16(frame.offload.checksumOffset)
+        var virtio = dk_virtio_header(frame.offload)
+        if virtio.flags != 0 {
             virtio.header_length = min(UInt16(truncatingIfNeeded: count), virtio.checksum_start + virtio.checksum_offset + 2)
         }
         unsafe buffer.storeBytes(of: virtio, as: dk_virtio_header.self)

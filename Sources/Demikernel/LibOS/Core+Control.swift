@@ -132,8 +132,8 @@ extension Core {
         socket.local = try? localAddress(descriptor)
         socket.remote = try? remoteAddress(descriptor)
         guard kind != .kernelDatagram else {
-            socket.receiveQueue = max(0, Int(dk_socket_unread(file)))
-            socket.sendQueue = max(0, Int(dk_socket_unsent(file)))
+            socket.receiveQueue = Int(dk_socket_queued(file, UInt(SIOCINQ)))
+            socket.sendQueue = Int(dk_socket_queued(file, UInt(SIOCOUTQ)))
             return socket
         }
         var kernel = dk_tcp_information()
@@ -142,8 +142,8 @@ extension Core {
         if socket.tcp?.state == .listen {
             (socket.receiveQueue, socket.sendQueue) = (Int(kernel.unacknowledged), Int(kernel.acknowledged))
         } else {
-            socket.receiveQueue = max(0, Int(dk_socket_unread(file)))
-            socket.sendQueue = max(0, Int(dk_socket_unsent(file)))
+            socket.receiveQueue = Int(dk_socket_queued(file, UInt(SIOCINQ)))
+            socket.sendQueue = Int(dk_socket_queued(file, UInt(SIOCOUTQ)))
         }
         return socket
     }

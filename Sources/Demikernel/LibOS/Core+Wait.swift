@@ -137,9 +137,9 @@ extension Core {
 
     /// How many tokens of the array one idle turn checks: few at first, for each is a cache line that nobody else wants, and an answer that is on
     /// its way would wait for them.
-    private static var sweepLength: Int { 64 }
     private static var firstSweepLength: Int { 2 }
     private static var firstSweeps: Int { 64 }
+    private static var sweepLength: Int { 64 }
     /// How long a wait sleeps, in nanoseconds, before it goes on checking; twice as many tokens each time, so that a million take 14 sleeps.
     private static var sweepInterval: UInt64 { 10_000_000 }
     /// Arrays up to this length are checked whole before a wait gives up.
@@ -222,7 +222,7 @@ extension Core {
     // MARK: - Spinning and sleeping
 
     private mutating func hasPassed(_ deadline: Deadline) -> Bool {
-        // The last turn's time will do: reading the clock is a good part of what a turn costs.
+        // The last turn's time will do: it is at most a few turns old.
         deadline.time != .max && turnTime >= deadline.time
     }
 

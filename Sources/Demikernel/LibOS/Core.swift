@@ -144,7 +144,7 @@ package struct Core: ~Copyable {
         if turnTime &- before > Self.longCall, clock.source != .manual { network.stack.tcp.notePause(from: before, to: turnTime) }
     }
 
-    /// How many turns in a row may do without reading the clock, which costs as much as the rest of such a turn.
+    /// How many turns in a row that bring nothing may do without reading the clock.
     private static var turnsWithoutTime: UInt32 { 3 }
     /// Nanoseconds between two calls of the application beyond which a push's time is not the last reading's.
     private static var longCall: UInt64 { 1_000_000 }

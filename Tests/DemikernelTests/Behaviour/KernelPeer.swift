@@ -74,6 +74,7 @@ final class KernelPeer: Sendable {
             group.addTask {
                 try await onOwnThread {
                     defer { isDone.withLock { $0 = true } }
+                    // Polled: the libOS's thread has nothing that this one could sleep on.
                     while !isReady.withLock({ $0 }) { usleep(1_000) }
                     try kernel(self)
                 }
@@ -93,6 +94,7 @@ final class KernelPeer: Sendable {
                 return client
             } catch {
                 client.close()
+                // Refused: only another attempt shows whether there is a listener now.
                 usleep(5_000)
             }
         }

@@ -80,6 +80,7 @@ extension PDPIXBehaviour {
             // Frames longer than a slot lie beside the ring: not one is taken for another after the error that the interface leaves.
             try await Self.exchange(KernelPeer(), .ipv4, byteCount: 2 << 20, malformed: 0) { peer, _ in
                 try peer.link.succeed("ip link set near0 down", in: peer.link.near)
+                // The cable stays cut long enough for a retransmission to be lost as well (RFC 6298: 200 ms at least here).
                 usleep(300_000)
                 try peer.link.succeed("ip link set near0 name other0", in: peer.link.near)
                 try peer.link.succeed("ip link set other0 up", in: peer.link.near)
