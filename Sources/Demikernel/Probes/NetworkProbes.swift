@@ -71,6 +71,16 @@ struct ProbePeer: ~Copyable {
     }
 }
 
+extension LibOS {
+    /// While something is complete that nobody has taken, what is pushed waits for a batch: no device takes the probe's frames. Answers what is to be
+    /// taken in the end.
+    func holdPushes() throws(DemikernelError) -> QToken {
+        let untaken = try submitIdle()
+        completeIdle(untaken)
+        return untaken
+    }
+}
+
 /// Monotonic nanoseconds.
 func probeTime() -> UInt64 {
     var time = timespec()

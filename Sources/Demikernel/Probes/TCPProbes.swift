@@ -71,7 +71,8 @@ private struct TCPProbe: ~Copyable {
         let segment = try peer.payload()
         defer { segment.release() }
         var samples: [Double] = []
-                var pops: [QToken] = []
+        var pops: [QToken] = []
+        let untaken = try libOS.holdPushes()
         for _ in 0..<repetitions {
             var spent: UInt64 = 0
             for _ in 0..<Self.burstsPerRound {
@@ -96,6 +97,7 @@ private struct TCPProbe: ~Copyable {
             }
             samples.append(Double(spent) / Double(Self.connections * Self.burstsPerRound))
         }
+        _ = try ProbePeer.taken(libOS, untaken)
         try close(libOS)
         return samples
     }
@@ -107,6 +109,7 @@ private struct TCPProbe: ~Copyable {
         var pushes: [UInt32] = []
         pushes.reserveCapacity(ProbePeer.pushes)
         let groups = ends.count / ProbePeer.pushes
+        let untaken = try libOS.holdPushes()
         for _ in 0..<repetitions {
             var spent: UInt64 = 0
             for _ in 0..<Self.burstsPerRound {
@@ -130,6 +133,7 @@ private struct TCPProbe: ~Copyable {
             }
             samples.append(Double(spent) / Double(groups * ProbePeer.pushes * Self.burstsPerRound))
         }
+        _ = try ProbePeer.taken(libOS, untaken)
         try close(libOS)
         return samples
     }

@@ -105,9 +105,7 @@ private struct UDPProbe: ~Copyable {
         var pushes: [UInt32] = []
         pushes.reserveCapacity(ProbePeer.pushes)
         let groups = queues.count / ProbePeer.pushes
-        // While something is complete that nobody has taken, pushes wait for a batch.
-        let untaken = try libOS.submitIdle()
-        libOS.completeIdle(untaken)
+        let untaken = try libOS.holdPushes()
         for _ in 0..<repetitions {
             var spent: UInt64 = 0
             for _ in 0..<Self.burstsPerRound {
