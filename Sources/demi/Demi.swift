@@ -26,6 +26,8 @@ struct Demi: ParsableCommand {
             EchoCommand.self,
             StreamCommand.self,
             ChurnCommand.self,
+            IperfCommand.self,
+            HTTPCommand.self,
             FramesCommand.self,
             BenchCommand.self,
             SimulateCommand.self,
