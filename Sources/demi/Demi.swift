@@ -32,6 +32,8 @@ struct Demi: ParsableCommand {
             FramesCommand.self,
             BenchCommand.self,
             SimulateCommand.self,
+            SoakCommand.self,
+            SoakPeerCommand.self,
             NetstatCommand.self,
             DumpCommand.self,
             EchoRequestCommand.self,
