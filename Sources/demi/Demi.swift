@@ -26,6 +26,7 @@ struct Demi: ParsableCommand {
             EchoCommand.self,
             StreamCommand.self,
             ChurnCommand.self,
+            LinkCommand.self,
             IperfCommand.self,
             HTTPCommand.self,
             FramesCommand.self,

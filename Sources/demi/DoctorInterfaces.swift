@@ -8,7 +8,7 @@ extension DoctorProbes {
         var findings = [
             socket("AF_PACKET", 17, "raw frames: for Catpowder, and for captures"),
             tapFile(),
-            socket("AF_XDP", 44, "frames past the kernel's stack"),
+            socket("AF_XDP", 44, "Catpowder with catpowder.device xdp: frames past the kernel's stack"),
             xdpPrograms(),
         ]
         for name in SystemFile.entries("/sys/class/net") where SystemFile.text("/sys/class/net/\(name)/mtu") != nil {
@@ -114,7 +114,7 @@ extension DoctorProbes {
             let disturbing = merging + (isVirtual ? splitting : [])
             guard !disturbing.isEmpty else { return DoctorFinding(name, value, .good) }
             let words = disturbing.map { "\($0) off" }.joined(separator: " ")
-            let peer = isVirtual ? " The same at its other end; for AF_XDP, tx off there too." : ""
+            let peer = isVirtual ? " The same at its other end." : ""
             return DoctorFinding(
                 name, value, .note,
                 "Frames may come merged, longer than the MTU, which a stack on raw frames drops: ethtool -K \(self.name) \(words).\(peer)")

@@ -5,16 +5,17 @@ import SystemPackage
 
 struct HTTPCommand: ParsableCommand {
     static let configuration = CommandConfiguration(
-        commandName: "http", abstract: "Serves files over HTTP/1.1, and takes uploads in, whose checksum it answers.",
+        commandName: "http", abstract: "Serves files over HTTP/1.1, and takes uploads in.",
         discussion: """
-            GET and HEAD of the regular files below a folder; every PUT is read to its end and answered with its SHA-256 and its length, and \
-            kept nowhere. Prints "listening on ADDRESS:PORT" once it does, and ends on SIGINT or SIGTERM. For tests and demonstrations: it \
-            has no access control, and follows symbolic links.
+            GET and HEAD of the regular files below a folder; with --writable PUT, which stores what comes under that name, through the libOS's \
+            files. Prints "listening on ADDRESS:PORT" once it does, and ends on SIGINT or SIGTERM. For tests and demonstrations: it has no \
+            access control, and follows symbolic links.
 
             Examples:
               demi http --address 127.0.0.1:8080 --root /srv/files
               curl -O http://127.0.0.1:8080/disk.img
-              curl -T disk.img http://127.0.0.1:8080/
+              demi http --address 127.0.0.1:8080 --root /srv/files --writable
+              curl -T disk.img http://127.0.0.1:8080/disk.img
             """)
 
     @OptionGroup var options: EndpointOptions
@@ -22,12 +23,18 @@ struct HTTPCommand: ParsableCommand {
     @Option(help: ArgumentHelp("The folder whose files are served. Without it there are none.", valueName: "folder"))
     var root: String?
 
+    @Flag(help: "Store what is sent with PUT.") var writable = false
+
+    mutating func validate() throws {
+        if writable, root == nil { throw ValidationError("--writable takes --root, the folder to store in") }
+    }
+
     func run() throws {
         if let cpu = options.cpu { try Processors.pin(to: cpu) }
         let configuration = try options.configuration(.server)
-        let root = root
+        let (root, isWritable) = (root, writable)
         try TaskLibOS.serve(configuration, on: options.localAddress(configuration)) { connection, here in
-            var conversation = HTTPConversation(connection, here, root: root)
+            var conversation = HTTPConversation(connection, here, root: root, isWritable: isWritable)
             // A client that goes away in the middle is its own affair.
             try? await conversation.run()
         }
@@ -39,13 +46,15 @@ struct HTTPConversation: ~Copyable {
     private let connection: Connection
     private let here: TaskLibOS
     private let root: String?
+    private let isWritable: Bool
     /// What came behind the request that is being answered.
     private var pending: Buffer?
 
-    init(_ connection: Connection, _ here: TaskLibOS, root: String?) {
+    init(_ connection: Connection, _ here: TaskLibOS, root: String?, isWritable: Bool) {
         self.connection = connection
         self.here = here
         self.root = root
+        self.isWritable = isWritable
         try? connection.set(.noDelay, to: true)
     }
 
@@ -58,7 +67,7 @@ struct HTTPConversation: ~Copyable {
             }
         } catch let status as HTTPStatus {
             let text = "\(status.code) \(status.reason)\n"
-            let allow = status.code == 405 ? "Allow: GET, HEAD, PUT\r\n" : ""
+            let allow = status.code == 405 ? "Allow: GET, HEAD\(isWritable ? ", PUT" : "")\r\n" : ""
             try await respond(status, fields: "Content-Type: text/plain\r\nConnection: close\r\n" + allow, length: UInt64(text.utf8.count), text)
         }
         try await leave()
@@ -122,10 +131,10 @@ struct HTTPConversation: ~Copyable {
             // A body has no meaning there; it would be taken for the next request.
             guard !request.hasTransferEncoding, request.contentLength ?? 0 == 0 else { throw HTTPStatus.badRequest }
             try await send(request)
-        case "PUT":
+        case "PUT" where isWritable:
             guard !request.hasTransferEncoding, let length = request.contentLength else { throw HTTPStatus.lengthRequired }
             if request.awaitsContinue { try await connection.push(Array("HTTP/1.1 100 Continue\r\n\r\n".utf8), here) }
-            try await receive(length)
+            try await receive(request.path, length)
         default: throw HTTPStatus.methodNotAllowed
         }
     }
@@ -150,16 +159,27 @@ struct HTTPConversation: ~Copyable {
         }
     }
 
-    private mutating func receive(_ length: UInt64) async throws {
+    /// What has come when the client goes away in the middle stays: it knows that it was not told otherwise.
+    private mutating func receive(_ path: String, _ length: UInt64) async throws {
+        guard let root, let file = try? here.libOS.file(FilePath(root + path), [.create, .truncate]) else { throw HTTPStatus.notFound }
         var left = length
-        var hash = SHA256()
         while left > 0 {
             guard var buffer = try await next() else { throw HTTPStatus.badRequest }
             if UInt64(buffer.count) > left { pending = try buffer.split(at: Int(left)) }
-            hash.update(buffer.bytes)
             left -= UInt64(buffer.count)
+            do throws(PushError) {
+                try await file.push(ScatterGatherArray(buffer))
+            } catch {
+                throw HTTPStatus.serverError
+            }
         }
-        let text = "\(hash.finish())  \(length)\n"
-        try await respond(.ok, fields: "Content-Type: text/plain\r\n", length: UInt64(text.utf8.count), text)
+        let text = "\(length) bytes\n"
+        try await respond(.created, fields: "Content-Type: text/plain\r\n", length: UInt64(text.utf8.count), text)
     }
+}
+
+extension RawSpan {
+    /// The byte at an offset that is within.
+    @inline(__always)
+    fileprivate func byte(at offset: Int) -> UInt8 { unsafe unsafeLoad(fromByteOffset: offset, as: UInt8.self) }
 }

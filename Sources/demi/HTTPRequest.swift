@@ -4,6 +4,7 @@ struct HTTPStatus: Error {
     let reason: String
 
     static let ok = HTTPStatus(code: 200, reason: "OK")
+    static let created = HTTPStatus(code: 201, reason: "Created")
     static let badRequest = HTTPStatus(code: 400, reason: "Bad Request")
     static let notFound = HTTPStatus(code: 404, reason: "Not Found")
     static let methodNotAllowed = HTTPStatus(code: 405, reason: "Method Not Allowed")

@@ -1,4 +1,5 @@
 import Demikernel
+import FoundationEssentials
 
 /// What iperf3's two ends tell each other over their control connection, a byte at a time. The client opens that connection and every stream with the
 /// same 37 bytes; settings and results are JSON behind their length. There is no specification: this is what iperf 3.12 says and understands.
@@ -27,7 +28,7 @@ struct IperfCookie: Hashable {
 }
 
 /// What the client wants done. Only TCP.
-struct IperfSettings {
+struct IperfSettings: Decodable {
     static let streamMaximum = 128
     /// iperf's own bound.
     static let lengthMaximum = 1 << 20
@@ -39,15 +40,25 @@ struct IperfSettings {
     /// Bytes of a push.
     let length: Int
 
-    /// Nil for what cannot be done here.
-    init?(_ value: JSONValue) {
-        guard value["udp"]?.boolean != true, value["sctp"]?.boolean != true else { return nil }
-        streams = value["parallel"]?.integer ?? 1
-        isReverse = value["reverse"]?.boolean ?? false
-        isBidirectional = value["bidirectional"]?.boolean ?? false
-        length = value["len"]?.integer ?? 131_072
-        guard 1...Self.streamMaximum ~= streams, 1...Self.lengthMaximum ~= length else { return nil }
+    private let isUDP: Bool
+    private let isSCTP: Bool
+
+    private enum CodingKeys: String, CodingKey {
+        case parallel, reverse, bidirectional, len, udp, sctp
     }
+
+    init(from decoder: any Decoder) throws {
+        let values = try decoder.container(keyedBy: CodingKeys.self)
+        streams = try values.decodeIfPresent(Int.self, forKey: .parallel) ?? 1
+        isReverse = try values.decodeIfPresent(Bool.self, forKey: .reverse) ?? false
+        isBidirectional = try values.decodeIfPresent(Bool.self, forKey: .bidirectional) ?? false
+        length = try values.decodeIfPresent(Int.self, forKey: .len) ?? 131_072
+        isUDP = try values.decodeIfPresent(Bool.self, forKey: .udp) ?? false
+        isSCTP = try values.decodeIfPresent(Bool.self, forKey: .sctp) ?? false
+    }
+
+    /// Whether it can be done here.
+    var isPossible: Bool { !isUDP && !isSCTP && 1...Self.streamMaximum ~= streams && 1...Self.lengthMaximum ~= length }
 
     var connections: Int { isBidirectional ? 2 * streams : streams }
 }
@@ -72,12 +83,18 @@ struct IperfControl: Sendable {
         try await connection.push(Self.bigEndian(UInt32(bytes.count)) + bytes, here)
     }
 
-    func value() async throws(DemikernelError) -> JSONValue {
+    /// A JSON text behind its length.
+    func text() async throws(DemikernelError) -> [UInt8] {
         let count = try await connection.bytes(4).reduce(0) { $0 << 8 | Int($1) }
-        guard count <= Self.textMaximum, let value = JSONValue(try await connection.bytes(count)) else {
-            throw DemikernelError(.invalidArgument, "what the iperf client sent is no JSON")
+        guard count <= Self.textMaximum else { throw DemikernelError(.invalidArgument, "what the iperf client sent is too long") }
+        return try await connection.bytes(count)
+    }
+
+    func settings() async throws(DemikernelError) -> IperfSettings {
+        let text = try await text()
+        do { return try JSONDecoder().decode(IperfSettings.self, from: Data(text)) } catch {
+            throw DemikernelError(.invalidArgument, "what the iperf client sent are no settings")
         }
-        return value
     }
 
     /// Tells the client that its test cannot be: `number` is one of iperf's errors.

@@ -28,7 +28,8 @@ final class IperfServer: @unchecked Sendable {
     private func conduct(_ cookie: IperfCookie, _ control: IperfControl) async throws(DemikernelError) {
         try? control.connection.set(.noDelay, to: true)
         try await control.send(.settings)
-        guard let settings = IperfSettings(try await control.value()) else {
+        let settings = try await control.settings()
+        guard settings.isPossible else {
             // iperf's IEUNIMP: an option that is not implemented.
             return try await control.refuse(13)
         }
@@ -47,7 +48,7 @@ final class IperfServer: @unchecked Sendable {
             }
             test.end()
             try await control.send(.exchangeResults)
-            _ = try await control.value()
+            _ = try await control.text()
             try await control.send(test.results)
             try await control.send(.displayResults)
             // Its last word may be the end of the connection.

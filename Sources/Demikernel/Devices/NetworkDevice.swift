@@ -51,6 +51,8 @@ public struct NetworkDeviceStatistics: Sendable, Equatable {
     public var malformed: UInt64 = 0
     /// Times that the link went down: the peer died, the cable was cut.
     public var disconnections: UInt64 = 0
+    /// Heap buffers that the device has now for frames to come.
+    public var heldBuffers: Int = 0
 
     public init() {}
 }

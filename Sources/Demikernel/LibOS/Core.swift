@@ -45,14 +45,21 @@ package struct Core: ~Copyable {
     /// Whether ``LibOS/run(_:)`` is on the stack.
     var isRunningTasks = false
 
-    /// A core whose sockets go through a network stack of its own where `parts` are given, and are the kernel's else. The heap is the calling
-    /// thread's from here on.
+    /// A core whose sockets go through a network stack of its own where `parts` are given, and are the kernel's else. The heap is one of the
+    /// settings', the calling thread's from here on.
     package init(
         _ configuration: Configuration, network parts: NetworkParts? = nil, clock policy: Clock.Policy? = nil
     ) throws(DemikernelError) {
-        // What may throw comes before the first stored property, so that a half-made core never has to be taken apart.
         let heap = try Heap(HeapConfiguration(settings: configuration.heap))
         _ = heap.makeCurrent()
+        try self.init(configuration, heap: heap, network: parts, clock: policy)
+    }
+
+    /// The same with a heap that there is already, current on this thread: a device may have its memory.
+    init(
+        _ configuration: Configuration, heap: consuming Heap, network parts: NetworkParts?, clock policy: Clock.Policy? = nil
+    ) throws(DemikernelError) {
+        // What may throw comes before the first stored property, so that a half-made core never has to be taken apart.
         var clock = Clock(policy ?? (configuration.clock.tsc == .prefer ? .preferTimestampCounter : .system))
         let scheduler = try Scheduler(applicationCapacity: configuration.operations.capacity)
         let operations = try OperationTable(capacity: configuration.operations.capacity)

@@ -7,7 +7,7 @@ extension NetworkParts {
     private static var host: Int { 2 }
 
     /// Opens the interface that the settings name. Throws what opening it throws, as an error of the setting `catpowder.interface`.
-    static func interfaceParts(_ settings: Configuration, _ entropy: NetworkEntropy) throws -> NetworkParts {
+    static func interfaceParts(_ settings: Configuration, _ heap: HeapReference, _ entropy: NetworkEntropy) throws -> NetworkParts {
         guard !settings.catpowder.interface.isEmpty else {
             throw ConfigurationError(
                 key: "catpowder.interface", "expected the network interface that catpowder is to use, found none; ip link lists them")
@@ -15,19 +15,26 @@ extension NetworkParts {
         var configuration = try NetworkConfiguration(settings, host: host)
         let address = configuration.macAddress ?? .belonging(to: configuration.addresses.map(\.address))
         let device: DeviceHandle
-        do throws(DemikernelError) {
-            device = try interface(settings, address: address.rawValue)
+        do throws(XDPFailure) {
+            device = try interface(settings, heap, address: address.rawValue)
         } catch {
-            throw ConfigurationError(error.errno, key: "catpowder.interface", "\(settings.catpowder.interface): \(error.reason)")
+            throw ConfigurationError(error.errno, key: "catpowder.interface", "\(settings.catpowder.interface): \(error)")
         }
         configuration.mtu = min(settings.network.mtu, device.capabilities.maximumTransmissionUnit)
         return NetworkParts(device: device, configuration: configuration, entropy: entropy)
     }
 
-    private static func interface(_ settings: Configuration, address: UInt64) throws(DemikernelError) -> DeviceHandle {
+    private static func interface(_ settings: Configuration, _ heap: HeapReference, address: UInt64) throws(XDPFailure) -> DeviceHandle {
         switch settings.catpowder.device {
-        case .packetSocket: return .holding(try PacketSocketDevice(PacketSocketConfiguration(settings, address: address)))
-        case .tap: return .holding(try TapInterfaceDevice(TapInterfaceConfiguration(settings, address: address)))
+        case .packetSocket:
+            return try XDPFailure.wrapping { () throws(DemikernelError) in
+                .holding(try PacketSocketDevice(PacketSocketConfiguration(settings, address: address)))
+            }
+        case .tap:
+            return try XDPFailure.wrapping { () throws(DemikernelError) in
+                .holding(try TapInterfaceDevice(TapInterfaceConfiguration(settings, address: address)))
+            }
+        case .xdp: return .holding(try XDPDevice(XDPConfiguration(settings, address: address), heap: heap))
         }
     }
 }
@@ -52,6 +59,19 @@ extension PacketSocketConfiguration {
         rings = settings.catpowder.queues
         ringSize = settings.catpowder.ringSize
         bypassesQueueing = settings.catpowder.bypassQueueing
+    }
+}
+
+extension XDPConfiguration {
+    fileprivate init(_ settings: Configuration, address: UInt64) {
+        self.init(interface: settings.catpowder.interface)
+        namespace = settings.catpowder.namespace
+        self.address = address
+        mtu = settings.network.mtu
+        mode = settings.catpowder.xdpMode
+        queues = settings.catpowder.queues
+        ringSize = settings.catpowder.ringSize
+        memory = settings.catpowder.xdpMemory
     }
 }
 

@@ -16,7 +16,8 @@ package struct NetworkParts {
     }
 
     /// Opens the device that the settings name; nil for Catnap, whose sockets are the kernel's. Throws what opening the device throws.
-    static func open(_ settings: Configuration) throws -> NetworkParts? {
+    /// `heap` is the libOS's, for a device that registers its memory.
+    static func open(_ settings: Configuration, heap: HeapReference) throws -> NetworkParts? {
         let entropy = NetworkEntropy.system()
         switch settings.libOS {
         case "catnip":
@@ -35,7 +36,7 @@ package struct NetworkParts {
                 capacity: settings.catloop.ringSize, address: settings.ethernetAddress(orHost: 1).rawValue, mtu: settings.network.mtu)
             return NetworkParts(
                 device: .holding(device), configuration: try NetworkConfiguration(settings, loop: true), entropy: entropy)
-        case "catpowder": return try interfaceParts(settings, entropy)
+        case "catpowder": return try interfaceParts(settings, heap, entropy)
         default: return nil
         }
     }

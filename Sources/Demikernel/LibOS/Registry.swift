@@ -16,7 +16,7 @@ public enum Registry {
         Entry(name: "catnap", summary: "kernel sockets and files, for development and for machines without special hardware"),
         Entry(name: "catnip", summary: "its own TCP/IP over memif: shared memory with another process, a switch (VPP) or DPDK"),
         Entry(name: "catloop", summary: "its own TCP/IP inside one process: with itself, or two libOSes with each other"),
-        Entry(name: "catpowder", summary: "its own TCP/IP over a network interface of the kernel, by a packet socket (AF_PACKET) or a TAP"),
+        Entry(name: "catpowder", summary: "its own TCP/IP over a network interface of the kernel, by a packet socket (AF_PACKET), AF_XDP or a TAP"),
     ]
 
     /// Settings with which a libOS starts on any machine, for whoever tries it: every default but those that it cannot do without.

@@ -20,6 +20,10 @@
         return unsafe Segment(unchecked: object, offset: UInt32(truncatingIfNeeded: headroom), count: UInt32(truncatingIfNeeded: count))
     }
 
+    /// Makes memory of the first `byteCount` bytes, or of the whole heap where that is smaller; answers where they are and how many. For a device
+    /// that registers memory once: it stays where it is for as long as the heap, and small objects come from there first.
+    @unsafe func commit(_ byteCount: Int) -> UnsafeMutableRawBufferPointer { unsafe state.pointee.commit(byteCount) }
+
     /// Adds `segment`, whose reference the list takes over. False, and nothing changed, beyond 1,024 segments or 4 GiB, and where the heap is
     /// exhausted. Complexity: amortised O(1).
     package func append(_ segment: Segment, to list: inout SegmentList) -> Bool { unsafe list.append(segment, in: state) }

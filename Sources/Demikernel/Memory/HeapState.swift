@@ -320,6 +320,13 @@ enum SuperblockUse {
         return true
     }
 
+    /// Adds groups until the first `byteCount` bytes of the arena are usable; answers those that are, whole groups.
+    mutating func commit(_ byteCount: Int) -> UnsafeMutableRawBufferPointer {
+        let wanted = min(arena.groupLimit, (byteCount + HeapGeometry.groupByteCount - 1) / HeapGeometry.groupByteCount)
+        while arena.groupCount < wanted, addGroup() {}
+        return unsafe UnsafeMutableRawBufferPointer(start: arena.base, count: min(wanted, arena.groupCount) * HeapGeometry.groupByteCount)
+    }
+
     private mutating func register(_ group: Int, with device: Int) -> Int32 {
         guard let hook = unsafe devices[device].hook else { return 0 }
         var key: UInt64 = 0

@@ -133,10 +133,14 @@ extension Configuration {
         public var namespace = ""
         /// Queues between which the kernel divides what comes: 1 by default.
         public var queues = 1
-        /// Frames that a packet socket's ring holds in each direction: 1,024 by default.
+        /// Frames that a ring of a packet socket or of AF_XDP holds in each direction: 1,024 by default.
         public var ringSize = 1_024
         /// Whether frames go past the interface's queueing discipline: false by default.
         public var bypassQueueing = false
+        /// Where AF_XDP takes frames from the driver: the fastest that works, by default.
+        public var xdpMode = XDPMode.auto
+        /// Bytes of the heap that are registered with the kernel for AF_XDP, 32 MiB by default. Buffers beyond are copied.
+        public var xdpMemory = 32 << 20
         public init() {}
 
         /// A way to an interface's frames.
@@ -145,6 +149,20 @@ extension Configuration {
             case packetSocket = "af_packet"
             /// The other end of a TAP interface, which is made where it is missing.
             case tap
+            /// AF_XDP sockets on an interface that there is: frames past the kernel's stack.
+            case xdp
+        }
+
+        /// Where AF_XDP takes frames from the driver.
+        public enum XDPMode: String, Sendable, CaseIterable {
+            /// Zero copy, else copies, else generic.
+            case auto
+            /// The card reads and writes the heap itself.
+            case zeroCopy = "zero_copy"
+            /// The driver runs the program, and the kernel copies.
+            case copy
+            /// The kernel runs the program: with every driver.
+            case generic
         }
     }
 }

@@ -67,16 +67,20 @@ extension Configuration {
         .count("catloop.ring_size", \.catloop.ringSize, 16...65_536, unit: "frames", "What is under way in each direction."),
 
         .choice("catpowder.device", \.catpowder.device,
-            "How catpowder exchanges frames: through a packet socket on an interface, or as the other end of a TAP interface, which it makes if need be."),
+            "How catpowder exchanges frames: through a packet socket on an interface, as the other end of a TAP interface, which it makes if need be, or through AF_XDP."),
         .text("catpowder.interface", \.catpowder.interface, .word(15),
             "The network interface, as ip link names it. catpowder needs it. This host's addresses must not be the kernel's."),
         .text("catpowder.namespace", \.catpowder.namespace, .path(4_095),
             "The network namespace of the interface: a name of ip netns, or a path. With none, the program's own."),
-        .count("catpowder.queues", \.catpowder.queues, 1...16, unit: "queues", "Queues between which the kernel divides the flows that come."),
+        .count("catpowder.queues", \.catpowder.queues, 1...16, unit: "queues", "Queues between which the kernel divides the flows that come. With AF_XDP, as many as the interface has."),
         .count("catpowder.ring_size", \.catpowder.ringSize, 16...16_384, unit: "frames",
-            "What a packet socket's ring holds in each direction, rounded up to a power of two."),
+            "What a ring of a packet socket or of AF_XDP holds in each direction, rounded up to a power of two."),
         .boolean("catpowder.bypass_queueing", \.catpowder.bypassQueueing,
             "Whether a packet socket's frames go past the interface's queueing discipline, and past tcpdump on it. A full card then loses them."),
+        .choice("catpowder.xdp_mode", \.catpowder.xdpMode,
+            "How AF_XDP takes frames: the card reads and writes the heap (zero_copy), the driver's frames are copied (copy), or the kernel's (generic); auto takes the first that works."),
+        .size("catpowder.xdp_memory", \.catpowder.xdpMemory, 2 << 20...4 << 30,
+            "How much of the heap, from its start, AF_XDP registers with the kernel. Frames in buffers beyond are copied."),
     ]
 
     /// Settings of the network that contradict each other.

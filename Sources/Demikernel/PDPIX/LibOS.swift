@@ -27,7 +27,11 @@ public final class LibOS {
         guard unsafe dk_thread_libos_get() == nil else {
             throw DemikernelError(.fileExists, "this thread has a libOS already: there is one for each thread")
         }
-        let core = try Core(configuration, network: try NetworkParts.open(configuration))
+        // First, because a device may register its memory with the kernel.
+        let heap = try Heap(HeapConfiguration(settings: configuration.heap))
+        _ = heap.makeCurrent()
+        let parts = try NetworkParts.open(configuration, heap: heap.reference)
+        let core = try Core(configuration, heap: heap, network: parts)
         let control = try ControlService.join(configuration.control, mailbox: core.mailbox)
         self.init(owning: core, control: control)
         unsafe dk_thread_libos_set(pointer)

@@ -4,11 +4,13 @@ import Testing
 import TestSupport
 @testable import Demikernel
 
-/// A libOS on one end of a link and the kernel, which knows nothing of it, on the other: by a packet socket on a virtual Ethernet, or by a TAP.
+/// A libOS on one end of a link and the kernel, which knows nothing of it, on the other: by a packet socket or AF_XDP on a virtual Ethernet, or by
+/// a TAP.
 final class KernelPeer: Sendable {
     enum Way: Sendable, CaseIterable {
         case packetSocket
         case tap
+        case xdp
     }
 
     let link: VirtualLink
@@ -45,7 +47,11 @@ final class KernelPeer: Sendable {
         configuration.heap.lockPages = false
         configuration.operations.capacity = 4_096
         configuration.descriptors.capacity = 1_024
-        configuration.catpowder.device = way == .tap ? .tap : .packetSocket
+        configuration.catpowder.device = switch way {
+        case .packetSocket: .packetSocket
+        case .tap: .tap
+        case .xdp: .xdp
+        }
         configuration.catpowder.interface = way == .tap ? "tap0" : "near0"
         configuration.catpowder.namespace = link.near
         adjust(&configuration)
