@@ -30,7 +30,7 @@ struct SoakCommand: ParsableCommand {
     @Option(help: ArgumentHelp("What each connection does follows from it.", valueName: "number"))
     var seed: UInt64 = 1
 
-    @Option(help: ArgumentHelp("The chance that a frame is lost, 0 to 0.3.", valueName: "chance"))
+    @Option(help: ArgumentHelp("The chance that a frame is lost, 0 to 0.05.", valueName: "chance"))
     var loss = 0.005
 
     @Option(help: ArgumentHelp("The chance that a frame is overtaken, 0 to 0.5.", valueName: "chance"))
@@ -39,7 +39,7 @@ struct SoakCommand: ParsableCommand {
     @Option(help: ArgumentHelp("The chance that a frame comes twice, 0 to 0.5.", valueName: "chance"))
     var duplicate = 0.005
 
-    @Option(help: ArgumentHelp("The chance that a frame is damaged, 0 to 0.3.", valueName: "chance"))
+    @Option(help: ArgumentHelp("The chance that a frame is damaged, 0 to 0.05.", valueName: "chance"))
     var corrupt = 0.001
 
     @Option(help: ArgumentHelp("Percent of a processor that each end keeps to; 0 for as much as there is.", valueName: "percent"))
@@ -51,7 +51,8 @@ struct SoakCommand: ParsableCommand {
     func validate() throws {
         guard minutes > 0, minutes <= 1_000_000 else { throw ValidationError("--minutes: expected a number above 0, at most 1000000") }
         guard 1...2_000 ~= connections else { throw ValidationError("--connections: expected a number from 1 to 2000, found \(connections)") }
-        for (name, value, limit) in [("loss", loss, 0.3), ("reorder", reorder, 0.5), ("duplicate", duplicate, 0.5), ("corrupt", corrupt, 0.3)]
+        // More, and connections time out by rights: neighbours are asked for three times, and SYNs sent seven times.
+        for (name, value, limit) in [("loss", loss, 0.05), ("reorder", reorder, 0.5), ("duplicate", duplicate, 0.5), ("corrupt", corrupt, 0.05)]
         where !(0...limit).contains(value) {
             throw ValidationError("--\(name): expected a chance from 0 to \(limit), found \(value)")
         }
