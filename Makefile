@@ -8,11 +8,12 @@ DESTDIR ?=
 RELEASE := swift build -c release -Xswiftc -static-stdlib
 DEMI := .build/release/demi
 BASELINE := .build/baseline/epoll-echo
-# What `make demo` and `make bench` pass on, for example DEMO_ARGUMENTS="--quick".
+# What `make demo`, `make bench` and `make fuzz` pass on, for example DEMO_ARGUMENTS="--quick".
 DEMO_ARGUMENTS ?=
 BENCH_ARGUMENTS ?=
+FUZZ_ARGUMENTS ?=
 
-.PHONY: help demo test quick-test bench install docs release library baseline setup clean sanitize
+.PHONY: help demo test quick-test bench install docs release library baseline setup clean sanitize fuzz
 
 help: ## Say what there is to do.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -44,6 +45,9 @@ quick-test: ## The Swift tests alone, debug build.
 sanitize: ## The Swift tests under the address and the thread sanitizer.
 	@Scripts/sanitize
 
+fuzz: ## Every fuzzing target, as in `make test`; Scripts/fuzz --help says more.
+	@Scripts/fuzz $(FUZZ_ARGUMENTS)
+
 bench: release $(BASELINE) ## Print the performance tables.
 	@$(DEMI) bench $(BENCH_ARGUMENTS)
 	@$(DEMI) demo --baseline $(BASELINE) $(DEMO_ARGUMENTS)
@@ -55,4 +59,4 @@ docs: ## Write the manual pages and the API reference as HTML into .build/docs.
 	@Scripts/docs
 
 clean: ## Remove what was built.
-	@rm -rf .build .build-asan .build-tsan
+	@rm -rf .build .build-asan .build-tsan .build-fuzz

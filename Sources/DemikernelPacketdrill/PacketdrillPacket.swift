@@ -68,7 +68,7 @@ enum PacketdrillPacket {
     }
 
     private static func fixLengthsAndSums(_ packet: inout [UInt8], _ start: Int) {
-        let isIPv4 = start != 40 || packet[0] >> 4 == 4
+        let isIPv4 = packet[0] >> 4 == 4
         let transport = packet.count - start
         var sum: UInt32 = 6 + UInt32(transport)
         if isIPv4 {

@@ -30,10 +30,9 @@ extension ScenarioAttacker {
         let acknowledgment = random.chance(0.5)
             ? numbers.sendNext &+ live.outgoing &+ UInt32(random.number(in: 0...1_000_000_000))
             : numbers.sendUnacknowledged &- (1 << 30) &- 1 &- UInt32(random.number(in: 0...500_000_000))
-        // A SYN without ACK that meets one on its way is a simultaneous open, which asks for no number: RFC 9293, section 3.5.
-        let isOpening = numbers.state == .synSent
-        let flags: UInt8 = isOpening
-            ? [0x04, 0x14, 0x12, 0x10][random.number(in: 0...3)]
+        // A SYN without ACK that meets one on its way looks like a simultaneous open, which asks for no number: RFC 9293, section 3.5.
+        let flags: UInt8 = numbers.state == .synSent
+            ? [0x04, 0x14, 0x02, 0x12, 0x10][random.number(in: 0...4)]
             : [0x04, 0x14, 0x02, 0x12, 0x10, 0x18, 0x11, 0x00, 0x3f, 0x20][random.number(in: 0...9)]
         send(
             to: live.victim,

@@ -1,20 +1,20 @@
 import Demikernel
 
 /// What a stream carries: bytes that follow from the connection, the direction and the offset, so that each can be checked where it arrives.
-struct ScenarioPattern {
+package struct ScenarioPattern: Sendable {
     private let key: UInt64
     /// The first eight bytes of what a client sends: they say which connection it is.
     private let first: UInt64?
 
     private static var mark: UInt64 { 0x6465_6d69_7369_6d00 }
 
-    init(connection: Int, isClient: Bool) {
+    package init(connection: Int, isClient: Bool) {
         key = SimulationRandom.mix(UInt64(connection) &* 2 &+ (isClient ? 1 : 0)) | 1
         first = isClient ? Self.mark ^ UInt64(connection) &<< 8 : nil
     }
 
     /// The connection that a client's first eight bytes name; nil where they are no such bytes.
-    static func connection(_ bytes: [UInt8]) -> Int? {
+    package static func connection(_ bytes: [UInt8]) -> Int? {
         let word = bytes.prefix(8).enumerated().reduce(UInt64(0)) { $0 | UInt64($1.element) << (8 * UInt64($1.offset)) }
         let number = word ^ mark
         return number & 0xff == 0 && number >> 8 < 1 << 32 ? Int(number >> 8) : nil
@@ -26,7 +26,7 @@ struct ScenarioPattern {
     }
 
     /// Writes the bytes from `offset` on.
-    func fill(_ target: UnsafeMutableRawBufferPointer, from offset: Int) {
+    package func fill(_ target: UnsafeMutableRawBufferPointer, from offset: Int) {
         var position = 0
         while position < target.count {
             let place = offset + position
@@ -42,7 +42,7 @@ struct ScenarioPattern {
     }
 
     /// The first byte that is not what it should be; nil where all are.
-    func mismatch(_ bytes: UnsafeRawBufferPointer, from offset: Int) -> Int? {
+    package func mismatch(_ bytes: UnsafeRawBufferPointer, from offset: Int) -> Int? {
         var position = 0
         while position < bytes.count {
             let place = offset + position

@@ -38,10 +38,6 @@ struct Benchmark: Sendable {
         Benchmark(name: "checksum.1460", reach: 68) { libOS, repetitions in
             try repeated(repetitions, operations: 20_000) { try libOS.sumBytes(1_460, count: 20_000) }
         },
-        Benchmark(name: "udp.in", reach: 35) { try $0.measureUDPIn(repetitions: $1) },
-        Benchmark(name: "udp.in-checksum") { try $0.measureUDPIn(repetitions: $1, verifies: true) },
-        Benchmark(name: "udp.out", reach: 35) { try $0.measureUDPOut(repetitions: $1) },
-        Benchmark(name: "udp.out-checksum") { try $0.measureUDPOut(repetitions: $1, fills: false) },
         Benchmark(name: "async.ready", reach: 30, measure: asyncReady),
         Benchmark(name: "async.suspend", reach: 250, measure: asyncSuspend),
         Benchmark(name: "c.wait-any-invalid-1", measure: calls { dk_bench_wait_any_invalid(1, $0) }),

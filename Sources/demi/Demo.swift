@@ -49,7 +49,7 @@ struct DemoCommand: ParsableCommand {
     }
 
     func run() throws {
-        let demi = try Self.ownPath()
+        let demi = try Child.ownPath()
         let baselinePath = try findBaseline(demi)
         let interrupted = InterruptionFlag()
         try Interruption.handle {
@@ -118,15 +118,6 @@ struct DemoCommand: ParsableCommand {
     }
 
     // MARK: - What is compared
-
-    private static func ownPath() throws -> String {
-        var bytes = [UInt8](repeating: 0, count: 4096)
-        let count = unsafe bytes.withUnsafeMutableBytes { bytes in
-            unsafe readlink("/proc/self/exe", bytes.baseAddress!.assumingMemoryBound(to: CChar.self), bytes.count)
-        }
-        guard count > 0 else { throw Failure("cannot find this program's own file: \(errorText(errno))") }
-        return String(decoding: bytes[..<count], as: UTF8.self)
-    }
 
     private func findBaseline(_ demi: String) throws -> String? {
         func isProgram(_ path: String) -> Bool { unsafe access(path, X_OK) == 0 }

@@ -60,6 +60,16 @@ final class Child {
 
     deinit { if !hasEnded { stop() } }
 
+    /// This program's own file.
+    static func ownPath() throws -> String {
+        var bytes = [UInt8](repeating: 0, count: 4096)
+        let count = unsafe bytes.withUnsafeMutableBytes { bytes in
+            unsafe readlink("/proc/self/exe", bytes.baseAddress!.assumingMemoryBound(to: CChar.self), bytes.count)
+        }
+        guard count > 0 else { throw Failure("cannot find this program's own file: \(errorText(errno))") }
+        return String(decoding: bytes[..<count], as: UTF8.self)
+    }
+
     /// The next line that the child writes; nil when it writes no more, or nothing for `seconds`.
     func line(within seconds: Int32) -> String? {
         while true {

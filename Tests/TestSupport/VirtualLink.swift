@@ -30,7 +30,7 @@ public final class VirtualLink: Sendable {
 
     /// Makes the namespaces and the cable, and takes both ends up.
     public init(mtu: Int = 1_500) throws {
-        files = (try Self.namespace(), try Self.namespace())
+        files = (try NetworkNamespace.make(), try NetworkNamespace.make())
         near = "/proc/\(getpid())/fd/\(files.near)"
         far = "/proc/\(getpid())/fd/\(files.far)"
         try succeed("ip link add near0 mtu \(mtu) type veth peer name far0 mtu \(mtu) netns \(far)", in: near)
@@ -41,16 +41,6 @@ public final class VirtualLink: Sendable {
     deinit {
         close(files.near)
         close(files.far)
-    }
-
-    private static func namespace() throws -> Int32 {
-        let file = try NetworkNamespace.run(in: "/proc/self/ns/net") {
-            let made = dk_system_call(Int(SYS_unshare), 0x4000_0000 /* CLONE_NEWNET */, 0, 0, 0, 0, 0)
-            guard made == 0 else { return made }
-            return unsafe Int(open("/proc/thread-self/ns/net", O_RDONLY | O_CLOEXEC))
-        }
-        guard file >= 0 else { throw Failure(description: "no network namespace can be made: errno \(-file)") }
-        return Int32(file)
     }
 
     /// Runs a shell's command in a namespace and answers its exit status, -1 where it has not come to one.

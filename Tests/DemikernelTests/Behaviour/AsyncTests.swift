@@ -139,21 +139,29 @@ extension PDPIXBehaviour {
             try await subject.run { libOS in
                 try libOS.run { libOS in
                     let here = Here(libOS)
-                    // When each was to wake, in the order in which they did. A machine that stands still between two tasks' starts changes that order.
-                    let order = Shared<[UInt64]>([])
+                    // When each began and for how long it sleeps; and which of them woke, one after the other.
+                    let began = Shared<[(time: UInt64, delay: UInt64)]>([])
+                    let woken = Shared<[Int]>([])
                     let start = monotonicNanoseconds()
                     try await withThrowingTaskGroup(of: Void.self) { group in
                         for delay in [12, 4, 8, 0] as [UInt64] {
                             group.addTask {
-                                let time = monotonicNanoseconds() + delay * 1_000_000
+                                let number = began.withLock { list in
+                                    list.append((monotonicNanoseconds(), delay * 1_000_000))
+                                    return list.count - 1
+                                }
                                 try await here.libOS.sleep(for: .milliseconds(delay))
-                                order.withLock { $0.append(time) }
+                                woken.withLock { $0.append(number) }
                             }
                         }
                         try await group.waitForAll()
                     }
-                    let times = order.withLock { $0 }
-                    #expect(times.count == 4 && times == times.sorted())
+                    let (starts, order) = (began.withLock { $0 }, woken.withLock { $0 })
+                    #expect(order.count == 4)
+                    // A machine that stands still while a task goes to sleep makes it due later: by the time at which the next one began at most.
+                    for (earlier, later) in zip(order, order.dropFirst()) where later + 1 < starts.count {
+                        #expect(starts[earlier].time + starts[earlier].delay <= starts[later + 1].time + starts[later].delay)
+                    }
                     #expect(monotonicNanoseconds() - start >= 11_880_000)
                 }
             }

@@ -127,6 +127,20 @@ private let millisecond: UInt64 = 1_000_000
         #expect(world.readAll(1, server) == bytes(1_000))
     }
 
+    @Test func `timeouts that were for nothing say nothing about the size of packets (RFC 8899, section 4.3)`() throws {
+        let world = try TCPWorld()
+        let (client, server, _) = try world.open()
+        for _ in 0..<3 {
+            let timeout = world.information(0, client).retransmissionTimeout
+            world.link = { frame in [frame.direction == 0 ? 2 * timeout : 50_000] }
+            #expect(world.send(0, client, bytes(3_000)) == .taken)
+            world.run(for: 4 * timeout)
+            #expect(world.readAll(1, server) == bytes(3_000))
+        }
+        #expect(world.counters(0).spuriousTimeouts == 3)
+        #expect(world.counters(0).pathMTUReductions == 0)
+    }
+
     @Test func `reordering alone causes few retransmissions once it is known (RFC 8985, section 6.2)`() throws {
         let world = try TCPWorld()
         world.delay = 5 * millisecond

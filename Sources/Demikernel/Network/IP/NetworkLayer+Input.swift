@@ -22,25 +22,30 @@ extension NetworkLayer {
         var checksumIsValid: Bool
     }
 
-    /// Takes the ordinary frame in: an untagged, whole, valid IPv4 packet without options to this host's first address, with UDP or TCP in it.
-    /// `packet` is what the transport gets. Nil for every other frame, which is `receiveOther`'s.
+    /// Whether a frame of one segment, with room for an Ethernet and an IPv4 header, is the ordinary one: an untagged, whole, valid IPv4 packet without
+    /// options, to this host's first address.
+    @inline(always)
+    func isOrdinary(_ bytes: PacketBytes) -> Bool {
+        guard bytes.load64(0) &>> 16 == macAddress.rawValue, bytes.load32(12) &>> 8 == 0x08_0045, isUntagged else { return false }
+        let total = Int(bytes.load16(16))
+        let source = bytes.load32(26)
+        let linkSource = MACAddress(bytes.load64(6) &>> 16)
+        let first = source &>> 24
+        return bytes.load32(30) == primaryIPv4 && bytes.load16(20) & 0x3fff == 0 && total >= 20 && total &+ 14 <= bytes.count
+            // RFC 1122, section 3.2.1.3: neither this network, nor loopback, nor groups, nor ourselves, nor a broadcast address.
+            && first &- 1 < 223 && first != 127 && source != primaryBroadcast && (source != primaryIPv4 && linkSource != macAddress || mayHearItself)
+            && !linkSource.isMulticast
+            && (trustsDevice || InternetChecksum.isValid(InternetChecksum.sum20(bytes.slice(from: 14))))
+    }
+
+    /// Takes the ordinary frame in, where UDP or TCP is in it. `packet` is what the transport gets. Nil for every other frame, which is
+    /// `receiveOther`'s.
     @inline(always)
     mutating func receiveOrdinary(_ frame: Frame, into packet: inout ReceivedPacket) -> Arrival? {
         counters.framesReceived &+= 1
         let bytes = frame.head.packet
         let length = bytes.count
-        guard length >= 34, frame.rest.isEmpty, bytes.load64(0) &>> 16 == macAddress.rawValue, bytes.load32(12) &>> 8 == 0x08_0045, isUntagged
-        else { return nil }
-        let total = Int(bytes.load16(16))
-        let source = bytes.load32(26)
-        let linkSource = MACAddress(bytes.load64(6) &>> 16)
-        let first = source &>> 24
-        guard bytes.load32(30) == primaryIPv4, bytes.load16(20) & 0x3fff == 0, total >= 20, total &+ 14 <= length,
-            // RFC 1122, section 3.2.1.3: neither this network, nor loopback, nor groups, nor ourselves, nor a broadcast address.
-            first &- 1 < 223, first != 127, source != primaryBroadcast, source != primaryIPv4 && linkSource != macAddress || mayHearItself,
-            !linkSource.isMulticast,
-            trustsDevice || InternetChecksum.isValid(InternetChecksum.sum20(bytes.slice(from: 14)))
-        else { return nil }
+        guard length >= 34, frame.rest.isEmpty, isOrdinary(bytes) else { return nil }
         let ipProtocol = bytes.load8(23)
         guard ipProtocol == IPProtocol.udp.rawValue || ipProtocol == IPProtocol.tcp.rawValue else {
             return nil
@@ -48,11 +53,11 @@ extension NetworkLayer {
         counters.packetsReceived &+= 1
         var head = frame.head
         head.trimFirst(34)
-        head.trimLast(length &- 14 &- total)
+        head.trimLast(length &- 14 &- Int(bytes.load16(16)))
         packet = ReceivedPacket(
-            frame: head, source: IPAddress(ipv4: source), destination: IPAddress(ipv4: primaryIPv4), networkHeaderBytes: 20,
+            frame: head, source: IPAddress(ipv4: bytes.load32(26)), destination: IPAddress(ipv4: primaryIPv4), networkHeaderBytes: 20,
             traffic: bytes.load8(15), hopLimit: bytes.load8(22), checksumIsValid: vouches(for: frame), isBroadcast: false,
-            linkSource: linkSource)
+            linkSource: MACAddress(bytes.load64(6) &>> 16))
         return ipProtocol == IPProtocol.udp.rawValue ? .udp : .tcp
     }
 

@@ -272,6 +272,8 @@ extension TCPConnection {
         flags.remove(.mayUndo)
         guard Int32(bitPattern: stamps.echo &- undoStamp) < 0 else { return }
         shared.counters.spuriousTimeouts &+= 1
+        // What was late was not too large.
+        discovery.fullSizedAcknowledged()
         scoreboard.unmarkLost()
         congestion.undo()
         roundTrip.endBackOff()

@@ -7,6 +7,8 @@ extension TCPConnection {
         receiveNext = segment.sequence + 1
         receiveEdge = receiveNext + min(receiveLimit, 65_535)
         acknowledgementSent = receiveNext
+        // What another SYN agreed to before is forgotten: see receiveInSimultaneousOpen.
+        flags.subtract([.timestamps, .selectiveAcknowledgement, .windowScale, .ecn])
         let asked = segment.options
         if settings.timestamps, let stamps = asked.timestamps {
             flags.insert(.timestamps)
@@ -19,7 +21,7 @@ extension TCPConnection {
             // RFC 7323, section 2.3: more than 14 counts as 14.
             sendScale = min(scale, 14)
         } else {
-            receiveScale = 0
+            sendScale = 0
         }
         takeECN(segment, settings)
         setPeerSegmentSize(asked.maximumSegmentSize)
@@ -57,6 +59,7 @@ extension TCPConnection {
     mutating func establish(_ segment: ArrivingSegment, _ shared: inout TCPShared, events: inout SocketEvents, now: UInt64) {
         state = flags.contains(.sendIsShut) ? .finWait1 : .established
         sendUnacknowledged = segment.acknowledgment
+        if !flags.contains(.windowScale) { receiveScale = 0 }
         retransmissionTimer = .off
         retransmissionDeadline = .max
         if handshakeRetries == 0 {
@@ -84,12 +87,10 @@ extension TCPConnection {
         guard isAnswerToSYN(segment, &shared, ip: &ip, now: now) else { return frame.release() }
         takeSYN(segment, shared.configuration, now: now)
         guard segment.flags.contains(.ack) else {
-            // A simultaneous open: section 3.5, figure 8.
+            // A simultaneous open: section 3.5, figure 8. The timer goes on: whoever sends such a SYN does not put it off.
             frame.release()
             state = .synReceived
-            handshakeRetries = 0
-            sendSYN(&shared, ip: &ip, now: now)
-            return armHandshake(&shared, now: now)
+            return sendSYN(&shared, ip: &ip, now: now)
         }
         establish(segment, &shared, events: &events, now: now)
         flags.insert(.acknowledgeNow)
@@ -117,6 +118,39 @@ extension TCPConnection {
             return false
         }
         return segment.flags.contains(.syn) && !segment.flags.contains(.fin)
+    }
+
+    /// SYN_RECEIVED out of SYN_SENT. The SYN that led here acknowledged nothing: anybody who knows addresses and ports can have sent it, and the
+    /// numbers in it are then nobody's. So what acknowledges our SYN is believed more than that SYN was, a reset that does not takes the connection
+    /// back to SYN_SENT instead of ending it, and nothing is answered that the peer, if it knows nothing of that SYN, would answer with such a
+    /// reset. Takes the frame's reference and answers true where that was all.
+    mutating func receiveInSimultaneousOpen(
+        _ segment: inout ArrivingSegment, _ frame: Segment, _ shared: inout TCPShared, ip: inout NetworkLayer, events: inout SocketEvents,
+        now: UInt64
+    ) -> Bool {
+        let knowsOurs = segment.flags.contains(.ack) && segment.acknowledgment == sendNext
+        if segment.flags.contains(.rst) {
+            frame.release()
+            if knowsOurs {
+                shared.counters.resetsReceived &+= 1
+                close(SocketError.refused)
+            } else if segment.sequence == receiveNext {
+                shared.counters.resetsReceived &+= 1
+                state = .synSent
+                timestampRecent = 0
+            }
+            return true
+        }
+        if segment.flags.contains(.syn), knowsOurs || (!segment.flags.contains(.ack) && shared.mayAnswer(now)) {
+            receiveInSynSent(&segment, frame, &shared, ip: &ip, events: &events, now: now)
+            return true
+        }
+        if knowsOurs, segment.sequence == receiveNext || segment.sequence.isWithin(receiveNext, length: receiveEdge.distance(from: receiveNext)) {
+            return false
+        }
+        shared.counters.outOfWindow &+= 1
+        frame.release()
+        return true
     }
 
     /// A half-open connection of which nothing was kept but a cookie, as it would be if something had been.

@@ -122,7 +122,9 @@ extension TCPConnection {
         frame.trimFirst(view.headerLength)
         if state == .synSent {
             receiveInSynSent(&segment, frame, &shared, ip: &ip, events: &events, now: now)
-        } else {
+        } else if state != .synReceived || !flags.contains(.isActive)
+            || !receiveInSimultaneousOpen(&segment, frame, &shared, ip: &ip, events: &events, now: now)
+        {
             receiveSynchronized(&segment, frame, &shared, ip: &ip, events: &events, now: now)
         }
     }

@@ -99,6 +99,8 @@ package struct TCP: ~Copyable {
     /// Connections that have a control block, half-open ones included, and those in TIME_WAIT.
     package var connectionCount: Int { connections.count }
     package var timeWaitCount: Int { timeWaits.count }
+    /// Connections that have a timer armed.
+    package var armedTimerCount: Int { shared.timers.count }
 
     // MARK: - Finding
 

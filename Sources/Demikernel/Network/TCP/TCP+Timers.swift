@@ -235,7 +235,7 @@ extension TCPConnection {
 
     /// The SYN, or the SYN-ACK, was not answered.
     private mutating func handshakeRings(_ shared: inout TCPShared, ip: inout NetworkLayer, now: UInt64) {
-        let limit = state == .synSent ? shared.configuration.synRetries : shared.configuration.synAcknowledgementRetries
+        let limit = flags.contains(.isActive) ? shared.configuration.synRetries : shared.configuration.synAcknowledgementRetries
         if Int(handshakeRetries) >= limit || userTimeoutHasPassed(&shared, now) { return close(SocketError.timedOut) }
         handshakeRetries &+= 1
         roundTrip.backOff()

@@ -11,6 +11,35 @@ package struct UDPReading: BitwiseCopyable {
 }
 
 extension UDP {
+    /// Takes a frame of one segment, and its reference, where it is the ordinary one (``NetworkLayer/isOrdinary(_:)``) and has a whole, valid datagram
+    /// for one of the sockets: nothing is written down between the frame and the socket. False, and nothing changed, for every other frame.
+    @inline(always)
+    package mutating func receivePredicted(_ head: Segment, vouched: Bool, ip: inout NetworkLayer, events: inout SocketEvents) -> Bool {
+        let bytes = head.packet
+        let length = bytes.count
+        guard length >= 42, bytes.load8(23) == IPProtocol.udp.rawValue, ip.isOrdinary(bytes) else { return false }
+        // Ports, length and checksum in one load.
+        let word = bytes.load64(34)
+        let count = Int(truncatingIfNeeded: word &>> 16 & 0xffff)
+        guard count >= UDPHeader.byteCount, count &+ 20 <= Int(bytes.load16(16)) else { return false }
+        let source = IPAddress(ipv4: bytes.load32(26))
+        let slot = socket(from: source, to: IPAddress(ipv4: ip.primaryIPv4), ports: UInt32(truncatingIfNeeded: word &>> 32))
+        guard slot != .max else { return false }
+        // RFC 768: a checksum of 0 is none.
+        if !vouched, word & 0xffff != 0 {
+            let pseudo = InternetChecksum.pseudoHeader(
+                source: bytes.load32(26), destination: ip.primaryIPv4, ipProtocol: .udp, length: count)
+            guard InternetChecksum.isValid(InternetChecksum.sum(bytes.slice(34, count), initial: pseudo)) else { return false }
+        }
+        ip.counters.framesReceived &+= 1
+        ip.counters.packetsReceived &+= 1
+        var payload = head
+        payload.trimLast(length &- 34 &- count)
+        payload.trimFirst(42)
+        enqueue(payload, from: source, UInt16(truncatingIfNeeded: word &>> 48), slot, events: &events)
+        return true
+    }
+
     /// A datagram for somebody. Takes the packet's reference.
     @inline(always)
     package mutating func receive(_ packet: inout ReceivedPacket, ip: inout NetworkLayer, events: inout SocketEvents, now: UInt64) {
