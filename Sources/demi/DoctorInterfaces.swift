@@ -91,7 +91,7 @@ extension DoctorProbes {
             ]
             guard isUp, !isLoopback else { return findings }
             findings.append(offloads())
-            if let finding = xdp() { findings.append(finding) }
+            if let finding = xdp(queues: queues) { findings.append(finding) }
             return findings
         }
 
@@ -120,7 +120,7 @@ extension DoctorProbes {
                 "Frames may come merged, longer than the MTU, which a stack on raw frames drops: ethtool -K \(self.name) \(words).\(peer)")
         }
 
-        private func xdp() -> DoctorFinding? {
+        private func xdp(queues: Int) -> DoctorFinding? {
             let index = unsafe if_nametoindex(name)
             guard index > 0 else { return nil }
             let title = "XDP on \(name)"
@@ -140,9 +140,9 @@ extension DoctorProbes {
             if mtu > 3_498, !features.contains(.severalBuffers) {
                 return DoctorFinding(title, "native mode, but not with MTU \(mtu)", .note, "To use it: ip link set \(name) mtu 3498")
             }
-            return features.contains(.zeroCopy)
-                ? DoctorFinding(title, "native mode, zero copy", .good)
-                : DoctorFinding(title, "native mode, with copies", .good)
+            // AF_XDP sockets are a queue's: with fewer of them, what comes to the other queues stays the kernel's.
+            let hint = queues > 1 ? "For catpowder.device xdp: catpowder.queues \(queues), or as many queues as that says: ethtool -L \(name)" : nil
+            return DoctorFinding(title, features.contains(.zeroCopy) ? "native mode, zero copy" : "native mode, with copies", .good, hint)
         }
     }
 }

@@ -132,8 +132,9 @@ import SystemPackage
         if fill.publish() { dk_xdp_receive_kick(self.descriptor) }
     }
 
+    // Mutating like what follows, though they change nothing: a borrowed structure of this size would be copied for the call.
     @inline(__always)
-    private func append(_ segment: Segment, to burst: inout FrameBurst, _ statistics: inout NetworkDeviceStatistics) {
+    private mutating func append(_ segment: Segment, to burst: inout FrameBurst, _ statistics: inout NetworkDeviceStatistics) {
         statistics.receivedFrames &+= 1
         statistics.receivedBytes &+= UInt64(truncatingIfNeeded: segment.byteCount)
         burst.append(Frame(segment, offload: hasLocalPeer ? .leftUndone(in: segment) : .none))
@@ -257,13 +258,13 @@ import SystemPackage
 
     /// Bytes up to the next multiple of a chunk's size, which is also where a page may end.
     @inline(__always)
-    private func pieceLength(_ segment: Segment, at start: Int, _ memory: borrowing XDPMemory) -> Int {
+    private mutating func pieceLength(_ segment: Segment, at start: Int, _ memory: borrowing XDPMemory) -> Int {
         let address = Int(bitPattern: segment.address) &+ Int(segment.offset) &+ start
         return min(segment.byteCount &- start, memory.chunkByteCount &- address & (memory.chunkByteCount &- 1))
     }
 
     /// How many descriptors the frame takes where it lies; 0 where it cannot be sent from there.
-    private func pieceCount(_ frame: Frame, _ memory: borrowing XDPMemory) -> Int {
+    private mutating func pieceCount(_ frame: Frame, _ memory: borrowing XDPMemory) -> Int {
         var pieces = 0
         for number in 0...frame.rest.count {
             let segment = number == 0 ? frame.head : frame.rest[number &- 1]
