@@ -54,7 +54,7 @@ import SystemPackage
             watcher = place.watcher
             let memory = try XDPMemory.registered(configuration, heap: heap, chunk: XDPSockets.chunkByteCount(place.interface.mtu))
             try XDPFailure.wrapping { () throws(DemikernelError) in try DeviceEvents.add(place.watcher, to: events) }
-            let attachment = try unsafe XDPSockets.open(configuration, place, memory, into: queues, events)
+            let attachment = try unsafe XDPSockets.open(configuration, place, memory, into: queues, events, waits: true)
             // Longer frames would need more than a chunk.
             let longest = unsafe queues[0].usesSegments ? Int.max : memory.chunkByteCount - XDPMemory.headroom - 18
             capabilities = NetworkDeviceCapabilities(
@@ -212,7 +212,7 @@ import SystemPackage
         let queues = unsafe queues
         do throws(XDPFailure) {
             try XDPFailure.wrapping { () throws(DemikernelError) in try DeviceEvents.add(place.watcher, to: events) }
-            attachment = try unsafe XDPSockets.open(configuration, place, memory, into: queues, events)
+            attachment = try unsafe XDPSockets.open(configuration, place, memory, into: queues, events, waits: false)
         } catch {
             // Closing it takes it out of the events as well.
             close(place.watcher)

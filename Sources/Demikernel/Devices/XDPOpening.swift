@@ -66,10 +66,12 @@ enum XDPSockets {
     static func needsSegments(_ mtu: Int) -> Bool { mtu > 3_498 }
     static func chunkByteCount(_ mtu: Int) -> Int { mtu + 18 <= 2_048 - XDPMemory.headroom ? 2_048 : 4_096 }
 
-    /// Opens a socket for each queue, into `queues`, and answers how many there are and what is attached. What fails leaves nothing open.
+    /// Opens a socket for each queue, into `queues`, and answers what is attached. What fails leaves nothing open. `waits`: for a queue that the kernel
+    /// has not yet let go of; else that is an error at once.
     @unsafe
     static func open(
-        _ configuration: XDPConfiguration, _ place: Place, _ memory: borrowing XDPMemory, into queues: UnsafeMutablePointer<XDPQueue>, _ events: Int32
+        _ configuration: XDPConfiguration, _ place: Place, _ memory: borrowing XDPMemory, into queues: UnsafeMutablePointer<XDPQueue>, _ events: Int32,
+        waits: Bool
     ) throws(XDPFailure) -> XDPAttachment {
         var attachment = try XDPAttachment(
             configuration, index: place.interface.index, station: configuration.takesAll ? nil : configuration.address ?? place.interface.address,
@@ -82,7 +84,7 @@ enum XDPSockets {
                 unsafe try (queues + count).initialize(to: queue(socket, configuration, place))
                 count += 1
                 let shared = unsafe count > 1 ? queues[0].descriptor : -1
-                let segments = try bind(socket, place.interface.index, UInt32(count - 1), shared: shared, configuration, isGeneric: attachment.isGeneric)
+                let segments = try bind(socket, place.interface.index, UInt32(count - 1), shared: shared, configuration, isGeneric: attachment.isGeneric, waits: waits)
                 let isFirstsSegments = unsafe count > 1 && queues[0].usesSegments
                 unsafe queues[count - 1].noteBound(segments: segments || isFirstsSegments, sendsPieces: configuration.transmitsSegments)
                 try XDPFailure.wrapping { () throws(DemikernelError) in try DeviceEvents.add(socket, to: events) }
@@ -143,7 +145,7 @@ enum XDPSockets {
 
     /// Binds a socket to its queue and answers whether frames may take several descriptors.
     private static func bind(
-        _ socket: Int32, _ index: Int32, _ queue: UInt32, shared: Int32, _ configuration: XDPConfiguration, isGeneric: Bool
+        _ socket: Int32, _ index: Int32, _ queue: UInt32, shared: Int32, _ configuration: XDPConfiguration, isGeneric: Bool, waits: Bool
     ) throws(XDPFailure) -> Bool {
         var flags = UInt16(XDP_USE_NEED_WAKEUP) | dk_xdp_use_segments
         if configuration.mode == .zeroCopy { flags |= UInt16(XDP_ZEROCOPY) }
@@ -158,7 +160,7 @@ enum XDPSockets {
                 flags &= ~dk_xdp_use_segments
                 continue
             }
-            guard result == -Int(EBUSY) else { break }
+            guard result == -Int(EBUSY), waits else { break }
             usleep(attempts.microseconds)
         }
         switch -result {
