@@ -1,6 +1,8 @@
 import Demikernel
 
-/// The tests that are under way, by their cookies. Used on the libOS's thread alone, where all tasks run.
+/// The tests that are under way, by their cookies.
+///
+/// Sendable unchecked: it is used on the libOS's thread alone, on which all tasks of `LibOS.run` run.
 final class IperfServer: @unchecked Sendable {
     private static let testsMaximum = 64
     private var tests: [IperfCookie: IperfTest] = [:]
@@ -30,7 +32,7 @@ final class IperfServer: @unchecked Sendable {
         try await control.send(.settings)
         let settings = try await control.settings()
         guard settings.isPossible else {
-            // iperf's IEUNIMP: an option that is not implemented.
+            // 13 is iperf's IEUNIMP, "an option that is not implemented": the client says so to its user and ends, instead of waiting.
             return try await control.refuse(13)
         }
         let test = IperfTest(settings, control)
@@ -66,7 +68,7 @@ final class IperfServer: @unchecked Sendable {
     }
 }
 
-/// One client's test. Used on the libOS's thread alone.
+/// One client's test. Sendable unchecked, as ``IperfServer`` is and for its reason.
 final class IperfTest: @unchecked Sendable {
     private struct Stream {
         let connection: Connection

@@ -89,7 +89,7 @@ struct LinkCommand: ParsableCommand {
         ]
         var span = files.mutableSpan
         _ = unsafe span.withUnsafeMutableBufferPointer { files in unsafe poll(files.baseAddress, 2, Int32((end - now) / 1_000_000)) }
-        // What is left of a millisecond: a frame that comes meanwhile is late by no more than that.
+        // What is left of a millisecond, which poll cannot wait for: a frame that comes meanwhile is late by 50 µs at most.
         if end - now < 1_000_000 { usleep(UInt32(min(50, (end - now) / 1_000))) }
         near.wake()
         far.wake()

@@ -1,7 +1,9 @@
 import Demikernel
 import Glibc
 
-/// A libOS for the tasks of an async program, all of which `LibOS.run` has on the libOS's own thread.
+/// A libOS for the tasks of an async program.
+///
+/// Sendable unchecked: `LibOS.run` has all of its tasks on the libOS's own thread, and none of them takes it elsewhere.
 struct TaskLibOS: @unchecked Sendable {
     let libOS: LibOS
 

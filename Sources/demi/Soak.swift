@@ -113,6 +113,8 @@ struct SoakCommand: ParsableCommand {
 }
 
 /// The process with the kernel's sockets.
+///
+/// Sendable unchecked: it is made before the libOS's tasks run, used on their thread alone while they do, and ended after.
 final class SoakPeerProcess: @unchecked Sendable {
     private let child: Child
     private let control: Int32

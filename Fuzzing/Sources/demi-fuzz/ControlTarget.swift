@@ -39,10 +39,12 @@ private enum ControlClient {
                 isReady.withLock { $0 = true }
                 while (try? libOS.wait(token, timeout: .seconds(3600))) == nil {}
             } catch {
+                // Nothing can be fuzzed then; a crash is what libFuzzer hears of.
                 fatalError("the libOS does not start: \(error)")
             }
         }
         require(started != nil, "no thread for the libOS")
+        // Once, before the first input: polled, for the libOS's thread has nothing that this one could sleep on.
         while !isReady.withLock({ $0 }) { usleep(1000) }
         return .path(path)
     }()

@@ -17,7 +17,7 @@ struct FuzzTarget: Sendable {
     static func named(_ name: String) -> FuzzTarget? { all.first { $0.name == name } }
 }
 
-/// Ends the process, for libFuzzer to keep the input, unless `holds`.
+/// Ends the process unless `holds`: a crash is how libFuzzer is told of a finding, and what makes it keep the input. Nobody's server runs this.
 func require(_ holds: Bool, _ what: @autoclosure () -> String) {
     if !holds { fatalError("broken: \(what())") }
 }

@@ -31,6 +31,7 @@ enum Fuzz {
                 do {
                     try chosen?.run(input)
                 } catch {
+                    // As `require`: what a target throws it did not expect.
                     fatalError("broken: the target threw \(error)")
                 }
                 return 0

@@ -161,6 +161,7 @@ enum XDPSockets {
                 continue
             }
             guard result == -Int(EBUSY), waits else { break }
+            // While it opens, before there is a turn that this could hold up; the kernel tells nobody when a queue is free.
             usleep(attempts.microseconds)
         }
         switch -result {

@@ -17,7 +17,6 @@ struct ProbePeer: ~Copyable {
 
     /// Makes it, and has the libOS leave checksums to its device where `fillsChecksums`.
     init(_ libOS: LibOS, fillsChecksums: Bool) throws(DemikernelError) {
-        guard libOS.core.network.isPresent else { throw DemikernelError(.invalidArgument, "the libOS has no network stack") }
         let heap = libOS.core.heap.reference
         var configuration = NetworkConfiguration(addresses: [.init(IPAddress(ipv4: Self.address), prefixLength: 24)])
         configuration.announcesAddresses = false
@@ -72,6 +71,16 @@ struct ProbePeer: ~Copyable {
 }
 
 extension LibOS {
+    /// Has a peer for as long as `body` takes; afterwards checksums are left to whom they were left before. Throws EINVAL for a libOS without a stack.
+    func withProbePeer(
+        fillsChecksums: Bool, _ body: (consuming ProbePeer) throws(DemikernelError) -> [Double]
+    ) throws(DemikernelError) -> [Double] {
+        guard core.network.isPresent else { throw DemikernelError(.invalidArgument, "the libOS has no network stack") }
+        let offloads = core.network.stack.ip.offloadsChecksums
+        defer { core.network.stack.ip.offloadsChecksums = offloads }
+        return try body(try ProbePeer(self, fillsChecksums: fillsChecksums))
+    }
+
     /// While something is complete that nobody has taken, what is pushed waits for a batch: no device takes the probe's frames. Answers what is to be
     /// taken in the end.
     func holdPushes() throws(DemikernelError) -> QToken {

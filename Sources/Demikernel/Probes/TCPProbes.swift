@@ -5,21 +5,21 @@ extension LibOS {
     /// rounds: each segment comes alone, on one of many connections, and acknowledges what that connection has sent. `verifies`: with checksums
     /// in software. For a libOS with a stack of its own and the address 10.117.0.1.
     package func measureTCPIn(repetitions: Int, verifies: Bool = false) throws(DemikernelError) -> [Double] {
-        let offloads = core.network.stack.ip.offloadsChecksums
-        defer { core.network.stack.ip.offloadsChecksums = offloads }
-        var probe = TCPProbe(try ProbePeer(self, fillsChecksums: !verifies))
-        try probe.connect(self)
-        return try probe.segmentsIn(self, repetitions)
+        try withProbePeer(fillsChecksums: !verifies) { peer throws(DemikernelError) in
+            var probe = TCPProbe(peer)
+            try probe.connect(self)
+            return try probe.segmentsIn(self, repetitions)
+        }
     }
 
     /// Nanoseconds for each push of 64 bytes, from the call to the frame in the transmit burst and the completed qtoken. `fills`: the device
     /// fills checksums in. As above.
     package func measureTCPOut(repetitions: Int, fills: Bool = true) throws(DemikernelError) -> [Double] {
-        let offloads = core.network.stack.ip.offloadsChecksums
-        defer { core.network.stack.ip.offloadsChecksums = offloads }
-        var probe = TCPProbe(try ProbePeer(self, fillsChecksums: fills))
-        try probe.connect(self)
-        return try probe.segmentsOut(self, repetitions)
+        try withProbePeer(fillsChecksums: fills) { peer throws(DemikernelError) in
+            var probe = TCPProbe(peer)
+            try probe.connect(self)
+            return try probe.segmentsOut(self, repetitions)
+        }
     }
 }
 

@@ -4,21 +4,21 @@ extension LibOS {
     /// Nanoseconds for each UDP datagram of 64 bytes from the frame to the pop that waits and its completed qtoken, in each of `repetitions` rounds:
     /// each comes alone, to one of several sockets. `verifies`: with checksums in software. For a libOS as ``ProbePeer`` has it.
     package func measureUDPIn(repetitions: Int, verifies: Bool = false) throws(DemikernelError) -> [Double] {
-        let offloads = core.network.stack.ip.offloadsChecksums
-        defer { core.network.stack.ip.offloadsChecksums = offloads }
-        var probe = UDPProbe(try ProbePeer(self, fillsChecksums: !verifies))
-        try probe.connect(self)
-        return try probe.datagramsIn(self, repetitions)
+        try withProbePeer(fillsChecksums: !verifies) { peer throws(DemikernelError) in
+            var probe = UDPProbe(peer)
+            try probe.connect(self)
+            return try probe.datagramsIn(self, repetitions)
+        }
     }
 
     /// Nanoseconds for each push of 64 bytes, from the call to the frame in the transmit burst and the completed qtoken. `fills`: the device
     /// fills checksums in. As above.
     package func measureUDPOut(repetitions: Int, fills: Bool = true) throws(DemikernelError) -> [Double] {
-        let offloads = core.network.stack.ip.offloadsChecksums
-        defer { core.network.stack.ip.offloadsChecksums = offloads }
-        var probe = UDPProbe(try ProbePeer(self, fillsChecksums: fills))
-        try probe.connect(self)
-        return try probe.datagramsOut(self, repetitions)
+        try withProbePeer(fillsChecksums: fills) { peer throws(DemikernelError) in
+            var probe = UDPProbe(peer)
+            try probe.connect(self)
+            return try probe.datagramsOut(self, repetitions)
+        }
     }
 }
 
