@@ -15,25 +15,21 @@ extension NetworkParts {
         var configuration = try NetworkConfiguration(settings, host: host)
         let address = configuration.macAddress ?? .belonging(to: configuration.addresses.map(\.address))
         let device: DeviceHandle
-        do throws(XDPFailure) {
+        do {
             device = try interface(settings, heap, address: address.rawValue)
-        } catch {
+        } catch let error as XDPFailure {
             throw ConfigurationError(error.errno, key: "catpowder.interface", "\(settings.catpowder.interface): \(error)")
+        } catch let error as DemikernelError {
+            throw ConfigurationError(error.errno, key: "catpowder.interface", "\(settings.catpowder.interface): \(error.reason)")
         }
         configuration.mtu = min(settings.network.mtu, device.capabilities.maximumTransmissionUnit)
         return NetworkParts(device: device, configuration: configuration, entropy: entropy)
     }
 
-    private static func interface(_ settings: Configuration, _ heap: HeapReference, address: UInt64) throws(XDPFailure) -> DeviceHandle {
+    private static func interface(_ settings: Configuration, _ heap: HeapReference, address: UInt64) throws -> DeviceHandle {
         switch settings.catpowder.device {
-        case .packetSocket:
-            return try XDPFailure.wrapping { () throws(DemikernelError) in
-                .holding(try PacketSocketDevice(PacketSocketConfiguration(settings, address: address)))
-            }
-        case .tap:
-            return try XDPFailure.wrapping { () throws(DemikernelError) in
-                .holding(try TapInterfaceDevice(TapInterfaceConfiguration(settings, address: address)))
-            }
+        case .packetSocket: return .holding(try PacketSocketDevice(PacketSocketConfiguration(settings, address: address)))
+        case .tap: return .holding(try TapInterfaceDevice(TapInterfaceConfiguration(settings, address: address)))
         case .xdp: return .holding(try XDPDevice(XDPConfiguration(settings, address: address), heap: heap))
         }
     }
