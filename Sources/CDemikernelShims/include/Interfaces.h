@@ -91,14 +91,14 @@ static inline long dk_socket_option(int socket, int level, int option, int value
     return setsockopt(socket, level, option, &value, sizeof value) < 0 ? -errno : 0;
 }
 
-/* Receives every protocol's frames of one interface, and sends on it. */
-static inline long dk_packet_bind(int socket, int index) {
+/* Sends on one interface, and receives the frames of an Ethernet type there: ETH_P_ALL for every one's, 0 for none. */
+static inline long dk_packet_bind(int socket, int index, uint16_t type) {
     struct sockaddr_ll address = {0};
     address.sll_family = AF_PACKET;
-    address.sll_protocol = (uint16_t)(ETH_P_ALL << 8 | ETH_P_ALL >> 8);
-#if __BYTE_ORDER__ == __ORDER_BIG_ENDIAN__
-    address.sll_protocol = ETH_P_ALL;
+#if __BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__
+    type = __builtin_bswap16(type);
 #endif
+    address.sll_protocol = type;
     address.sll_ifindex = index;
     return bind(socket, (struct sockaddr *)&address, sizeof address) < 0 ? -errno : 0;
 }

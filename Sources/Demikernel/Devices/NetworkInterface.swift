@@ -37,6 +37,20 @@ package struct NetworkInterface: Sendable, Equatable {
         guard index > 0 else { return nil }
         self.init(index: Int32(index), socket: socket)
     }
+
+    /// The interface of this name for a device to be opened on it. Throws ENXIO where there is none or it is no Ethernet, ENETDOWN where it is down.
+    static func usable(_ name: String, socket: Int32) throws(DemikernelError) -> NetworkInterface {
+        guard let interface = NetworkInterface(name: name, socket: socket) else {
+            throw DemikernelError(.noSuchAddressOrDevice, "there is no network interface of that name; ip link lists those that there are")
+        }
+        guard interface.isEthernet else {
+            throw DemikernelError(.noSuchAddressOrDevice, "the network interface is not an Ethernet: its frames have no addresses")
+        }
+        guard interface.isUp else {
+            throw DemikernelError(.networkDown, "the network interface is down; to take it up: ip link set NAME up")
+        }
+        return interface
+    }
 }
 
 /// Network namespaces: network_namespaces(7). A socket stays in the one that its thread was in when it was made.

@@ -10,7 +10,8 @@ import SystemPackage
 /// kernel to which the interface belongs does not receive it, its peer at the other end does.
 ///
 /// Checksums are left undone in both directions where the peer is the kernel of this machine; else the interface or the kernel fills them in.
-/// Frames may be longer than the MTU where the interface or a local peer joins segments (GRO, TSO).
+/// Frames may be longer than the MTU where the interface or a local peer joins segments (GRO, TSO), and consecutive segments of a connection go into
+/// the kernel as one packet (``SegmentRun``), which `tcpdump` on the interface shows uncut.
 ///
 /// An interface that is taken down, or removed, leaves the device open and not connected: frames that are transmitted meanwhile are dropped and
 /// counted. It goes on when the interface is up again, or one of the name that it had at the start exists again.
@@ -22,19 +23,14 @@ import SystemPackage
     private var traffic = NetworkDeviceStatistics()
     private let rings: UnsafeMutablePointer<PacketSocketRing>
     private var ringCount = 0
-    private var nextRing = 0
-    /// The interface's number; it may be another one's name by now.
-    private var index: Int32
-    /// The longest frame that the interface takes now.
-    private var frameMaximum: Int
-    private var isUp = true
+    private var turn = QueueTurn()
+    /// The socket for packets that the kernel is to cut into segments; -1 where there is none, or the kernel does not cut.
+    private var sender: Int32 = -1
+    private var run = SegmentRun()
+    private var interface: InterfaceWatch
     private let events: Int32
-    private var nextLook: UInt64 = 0
 
-    /// How often, in nanoseconds, the interface is looked at while the program polls, or while it is down.
-    private static var lookInterval: UInt64 { 100_000_000 }
-
-    /// Opens the device. Throws EINVAL for bad settings, ENODEV where there is no such interface, ENETDOWN where it is down, EPERM without
+    /// Opens the device. Throws EINVAL for bad settings, ENXIO where there is no such interface, ENETDOWN where it is down, EPERM without
     /// CAP_NET_RAW, ENOMEM without memory for the rings, and what entering the namespace throws.
     package init(_ configuration: PacketSocketConfiguration) throws(DemikernelError) {
         try configuration.validate()
@@ -49,13 +45,14 @@ import SystemPackage
         capabilities = parts.capabilities
         events = parts.events
         ringCount = parts.ringCount
-        index = parts.index
+        interface = InterfaceWatch(parts.interface, mtuMaximum: capabilities.maximumTransmissionUnit)
         self.configuration = configuration
         unsafe self.rings = rings
-        frameMaximum = capabilities.frameByteCountMaximum
+        sender = PacketSockets.sender(configuration, index: interface.index)
     }
 
     deinit {
+        if sender >= 0 { close(sender) }
         for number in 0..<ringCount { unsafe rings[number].close() }
         unsafe rings.deallocate()
         close(events)
@@ -69,7 +66,7 @@ import SystemPackage
         }
     }
 
-    package var isConnected: Bool { isUp }
+    package var isConnected: Bool { interface.isUp }
     package var eventDescriptor: Int32? { events }
 
     // MARK: Frames
@@ -80,43 +77,76 @@ import SystemPackage
         if ringCount == 1 {
             unsafe rings[0].receive(into: &burst, &traffic)
         } else if ringCount > 1 {
-            // Each ring comes first in its turn.
-            nextRing = nextRing &+ 1 < ringCount ? nextRing &+ 1 : 0
-            var number = nextRing
+            var number = turn.next(of: ringCount)
             for _ in 0..<ringCount {
                 unsafe rings[number].receive(into: &burst, &traffic)
-                number = number &+ 1 < ringCount ? number &+ 1 : 0
+                number = QueueTurn.after(number, of: ringCount)
             }
         } else {
             return
         }
-        if unsafe rings[0].isUnsent, isUp { kick() }
+        if unsafe rings[0].isUnsent, interface.isUp { kick() }
     }
 
     package mutating func transmit(_ burst: inout FrameBurst) {
         guard !burst.isEmpty else { return }
-        guard isUp else {
+        guard interface.isUp else {
             traffic.transmitDrops &+= UInt64(burst.count)
             return burst.removeAll()
         }
         let rings = unsafe rings
         while !burst.isEmpty {
+            if sender >= 0, burst.count > 1, run.join(burst, frameMaximum: interface.frameMaximum) {
+                guard sendRun(of: &burst) else { break }
+                continue
+            }
             let count = burst.firstByteCount
-            if count >= 14, count <= frameMaximum {
+            if count >= 14, count <= interface.frameMaximum {
                 guard unsafe rings[0].put(burst[0], count: count, &traffic) else { break }
             } else {
                 traffic.transmitDrops &+= 1
             }
             burst.removeFirst().release()
         }
-        kick()
+        if unsafe rings[0].isUnsent { kick() }
         if !burst.isEmpty { traffic.transmitStalls &+= 1 }
+    }
+
+    /// Sends what ``run`` has put together, behind what is in the ring, and takes it out of the burst. False where it has to wait.
+    @inline(never)
+    private mutating func sendRun(of burst: inout FrameBurst) -> Bool {
+        let rings = unsafe rings
+        if unsafe rings[0].isUnsent {
+            kick()
+            guard interface.isUp else {
+                traffic.transmitDrops &+= UInt64(burst.count)
+                burst.removeAll()
+                return false
+            }
+            guard unsafe !rings[0].isUnsent else { return false }
+        }
+        switch run.send(to: sender) {
+        case 0...:
+            traffic.transmittedFrames &+= UInt64(run.frameCount)
+            traffic.transmittedBytes &+= UInt64(run.byteCount)
+        case -Int(EAGAIN), -Int(ENOBUFS), -Int(ENOMEM), -Int(EINTR):
+            return false
+        case -Int(ENETDOWN), -Int(ENXIO), -Int(ENODEV):
+            interface.goDown(&traffic)
+            traffic.transmitDrops &+= UInt64(run.frameCount)
+        default:
+            // It takes no such packets: the frames go one by one from now on.
+            close(sender)
+            sender = -1
+            return true
+        }
+        for _ in 0..<run.frameCount { burst.removeFirst().release() }
+        return true
     }
 
     private mutating func kick() {
         let rings = unsafe rings
-        let error = unsafe rings[0].kick()
-        if error == ENETDOWN || error == ENXIO || error == ENODEV { goDown() }
+        interface.note(unsafe rings[0].kick(), &traffic)
     }
 
     // MARK: Sleeping
@@ -124,41 +154,34 @@ import SystemPackage
     package mutating func prepareToSleep() -> Bool {
         let rings = unsafe rings
         for number in 0..<ringCount where unsafe rings[number].hasFrames { return false }
-        return unsafe ringCount == 0 || !isUp || !rings[0].isUnsent
+        return unsafe ringCount == 0 || !interface.isUp || !rings[0].isUnsent
     }
 
     package mutating func wake() {
         let rings = unsafe rings
         for number in 0..<ringCount {
             // An interface that goes down leaves an error, which would wake for ever.
-            if dk_socket_take_error(unsafe rings[number].descriptor) != 0 { nextLook = 0 }
+            if dk_socket_take_error(unsafe rings[number].descriptor) != 0 { interface.hurry() }
         }
     }
 
     // MARK: The interface
 
     package mutating func maintain(now: UInt64) -> UInt64 {
-        if now >= nextLook {
-            nextLook = now &+ Self.lookInterval
+        if interface.isDue(now) {
             if ringCount > 0 { look() } else { reopen() }
         }
-        return isUp ? .max : nextLook
+        return interface.nextTime
     }
 
     /// Whether the interface is still there, and up.
     private mutating func look() {
         let rings = unsafe rings
-        guard let interface = NetworkInterface(index: index, socket: unsafe rings[0].descriptor) else {
-            goDown()
+        guard let found = NetworkInterface(index: interface.index, socket: unsafe rings[0].descriptor) else {
+            interface.goDown(&traffic)
             return closeRings()
         }
-        frameMaximum = min(interface.mtu, capabilities.maximumTransmissionUnit) + 18
-        if interface.isUp { isUp = true } else { goDown() }
-    }
-
-    private mutating func goDown() {
-        if isUp { traffic.disconnections &+= 1 }
-        isUp = false
+        interface.follow(found, &traffic)
     }
 
     private mutating func closeRings() {
@@ -170,16 +193,17 @@ import SystemPackage
             unsafe rings[number].close()
         }
         ringCount = 0
+        if sender >= 0 { close(sender) }
+        sender = -1
     }
 
     /// Looks for an interface of the name that ours had.
     private mutating func reopen() {
-        guard let (first, interface) = try? PacketSockets.find(configuration) else { return }
-        guard let count = try? unsafe PacketSockets.open(configuration, capabilities, interface, first: first, into: rings, events) else { return }
+        guard let (first, found) = try? PacketSockets.find(configuration) else { return }
+        guard let count = try? unsafe PacketSockets.open(configuration, capabilities, found, first: first, into: rings, events) else { return }
         ringCount = count
-        index = interface.index
-        frameMaximum = min(interface.mtu, capabilities.maximumTransmissionUnit) + 18
-        isUp = true
+        sender = PacketSockets.sender(configuration, index: found.index)
+        interface.follow(found, &traffic)
     }
 }
 

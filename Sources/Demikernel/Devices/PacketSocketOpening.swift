@@ -7,7 +7,7 @@ enum PacketSockets {
     /// What a device begins with.
     struct Parts {
         let capabilities: NetworkDeviceCapabilities
-        let index: Int32
+        let interface: NetworkInterface
         let events: Int32
         let ringCount: Int
     }
@@ -22,7 +22,7 @@ enum PacketSockets {
                 address: configuration.address ?? interface.address, maximumTransmissionUnit: min(configuration.mtu, interface.mtu),
                 fillsChecksums: true, name: interface.name)
             let count = try unsafe open(configuration, capabilities, interface, first: first, into: rings, events)
-            return Parts(capabilities: capabilities, index: interface.index, events: events, ringCount: count)
+            return Parts(capabilities: capabilities, interface: interface, events: events, ringCount: count)
         } catch {
             close(events)
             throw error
@@ -33,7 +33,7 @@ enum PacketSockets {
     static func find(_ configuration: PacketSocketConfiguration) throws(DemikernelError) -> (first: Int32, interface: NetworkInterface) {
         let first = try socket(configuration)
         do throws(DemikernelError) {
-            return (first, try interface(configuration, first))
+            return (first, try NetworkInterface.usable(configuration.interface, socket: first))
         } catch {
             close(first)
             throw error
@@ -48,20 +48,6 @@ enum PacketSockets {
         throw error == .notPermitted
             ? DemikernelError(error, "a packet socket takes CAP_NET_RAW: run as root, or grant it with setcap cap_net_raw+ep FILE")
             : DemikernelError(error, "this kernel gives no packet socket (AF_PACKET)")
-    }
-
-    /// The interface, which exists, is an Ethernet and is up.
-    private static func interface(_ configuration: PacketSocketConfiguration, _ socket: Int32) throws(DemikernelError) -> NetworkInterface {
-        guard let interface = NetworkInterface(name: configuration.interface, socket: socket) else {
-            throw DemikernelError(.noSuchAddressOrDevice, "there is no network interface of that name; ip link lists those that there are")
-        }
-        guard interface.isEthernet else {
-            throw DemikernelError(.noSuchAddressOrDevice, "the network interface is not an Ethernet: its frames have no addresses")
-        }
-        guard interface.isUp else {
-            throw DemikernelError(.networkDown, "the network interface is down; to take it up: ip link set NAME up")
-        }
-        return interface
     }
 
     /// Opens the rings, of which `first` becomes the first, and answers how many there are. What fails leaves nothing open, `first` neither.
@@ -81,7 +67,7 @@ enum PacketSockets {
                 let descriptor = pending
                 pending = -1
                 count += 1
-                try check(dk_packet_bind(descriptor, interface.index), "the packet socket cannot be bound to the interface")
+                try check(dk_packet_bind(descriptor, interface.index, UInt16(ETH_P_ALL)), "the packet socket cannot be bound to the interface")
                 try DeviceEvents.add(descriptor, to: events)
                 if configuration.rings > 1 { group = try join(group, descriptor, isFirst: count == 1) }
                 // What came before the socket was bound to the interface alone.
@@ -93,6 +79,21 @@ enum PacketSockets {
             for number in 0..<count { unsafe rings[number].close() }
             throw error
         }
+    }
+
+    /// A socket without rings, to send packets that the kernel cuts into segments; -1 where the settings want none or the kernel has none.
+    static func sender(_ configuration: PacketSocketConfiguration, index: Int32) -> Int32 {
+        guard configuration.joinsSegments, let descriptor = try? socket(configuration) else { return -1 }
+        if configuration.bypassesQueueing { _ = dk_socket_option(descriptor, SOL_PACKET, PACKET_QDISC_BYPASS, 1) }
+        enlarge(descriptor, SO_SNDBUFFORCE, SO_SNDBUF)
+        if dk_socket_option(descriptor, SOL_PACKET, PACKET_VNET_HDR, 1) == 0, dk_packet_bind(descriptor, index, 0) == 0 { return descriptor }
+        close(descriptor)
+        return -1
+    }
+
+    /// Has the kernel hold more bytes for the socket beside its rings.
+    private static func enlarge(_ descriptor: Int32, _ forced: Int32, _ option: Int32) {
+        if dk_socket_option(descriptor, SOL_SOCKET, forced, bufferSize) < 0 { _ = dk_socket_option(descriptor, SOL_SOCKET, option, bufferSize) }
     }
 
     private static func check(_ result: Int, _ reason: StaticString) throws(DemikernelError) {
@@ -117,9 +118,8 @@ enum PacketSockets {
         // Since Linux 4.20 and 3.14; without the first, the stack drops what it hears of itself.
         _ = dk_socket_option(descriptor, SOL_PACKET, PACKET_IGNORE_OUTGOING, 1)
         if configuration.bypassesQueueing { _ = dk_socket_option(descriptor, SOL_PACKET, PACKET_QDISC_BYPASS, 1) }
-        for (forced, option) in [(SO_RCVBUFFORCE, SO_RCVBUF), (SO_SNDBUFFORCE, SO_SNDBUF)] {
-            if dk_socket_option(descriptor, SOL_SOCKET, forced, bufferSize) < 0 { _ = dk_socket_option(descriptor, SOL_SOCKET, option, bufferSize) }
-        }
+        enlarge(descriptor, SO_RCVBUFFORCE, SO_RCVBUF)
+        enlarge(descriptor, SO_SNDBUFFORCE, SO_SNDBUF)
         if !configuration.takesAll {
             try check(dk_packet_filter_station(descriptor, capabilities.address), "the packet socket takes no filter")
         }

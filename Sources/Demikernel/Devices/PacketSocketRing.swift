@@ -17,7 +17,7 @@ import SystemPackage
     private let transmits: Bool
     private var received = 0
     private var transmitted = 0
-    /// Frames are in the transmit ring that the kernel did not take with the last call.
+    /// Frames are in the transmit ring that the kernel has not taken yet.
     private(set) var isUnsent = false
 
     init(descriptor: Int32, base: UnsafeMutableRawPointer, layout: PacketRingLayout, transmits: Bool) {
@@ -186,6 +186,7 @@ import SystemPackage
         unsafe slot.storeBytes(of: UInt32(count &+ Self.virtioByteCount), toByteOffset: Header.length, as: UInt32.self)
         unsafe dk_packet_status_store(slot, Status.ours)
         transmitted = (transmitted &+ 1) & (layout.frames &- 1)
+        isUnsent = true
         statistics.transmittedFrames &+= 1
         statistics.transmittedBytes &+= UInt64(truncatingIfNeeded: count)
         return true

@@ -14,6 +14,8 @@ package struct TapInterfaceConfiguration: Sendable {
     package var mtu = 1_500
     /// Files of the interface, between which the kernel divides flows: 1...16. More than one takes an interface with several queues.
     package var queues = 1
+    /// Consecutive segments of a connection go into the kernel as one packet (GSO).
+    package var joinsSegments = true
 
     package init(interface: String, address: UInt64) {
         self.interface = interface
@@ -28,8 +30,8 @@ package struct TapInterfaceConfiguration: Sendable {
 /// `ip addr add 10.117.0.1/24 dev NAME`. Making one takes CAP_NET_ADMIN; one that was made before (`ip tuntap add NAME mode tap user USER`)
 /// takes nothing.
 ///
-/// Each frame is a system call, and so is each look for one. Checksums are left undone in both directions, and the kernel's streams come uncut: both
-/// ends are in this machine.
+/// Each frame is a system call, and so is each look for one. Checksums are left undone in both directions, and streams cross uncut, the kernel's and ours
+/// (``SegmentRun``): both ends are in this machine.
 ///
 /// Invariant: `buffer` has room for the longest frame and virtio's header before it; the first `queueCount` of `queues` are open files.
 @safe package struct TapInterfaceDevice: NetworkDevice, ~Copyable {
@@ -38,15 +40,14 @@ package struct TapInterfaceConfiguration: Sendable {
     private var traffic = NetworkDeviceStatistics()
     private var queues = InlineArray<16, Int32>(repeating: -1)
     private var queueCount = 0
-    private var nextQueue = 0
-    private var isUp = true
+    private var turn = QueueTurn()
+    private var run = SegmentRun()
+    private var interface: InterfaceWatch
     private let buffer: UnsafeMutableRawBufferPointer
     private let events: Int32
     /// A socket in the interface's namespace, for questions about it.
     private let control: Int32
-    private var nextLook: UInt64 = 0
 
-    private static var lookInterval: UInt64 { 100_000_000 }
     private static var headerByteCount: Int { MemoryLayout<dk_virtio_header>.size }
 
     /// Opens the device. Throws EINVAL for bad settings or an interface of another kind, EPERM without CAP_NET_ADMIN, EBUSY where another program
@@ -56,15 +57,15 @@ package struct TapInterfaceConfiguration: Sendable {
         guard !configuration.interface.isEmpty, configuration.interface.utf8.count <= NetworkInterface.nameMaximum else {
             throw DemikernelError(.invalidArgument, "an interface's name has between 1 and 15 bytes")
         }
-        let (control, events, files, interface) = try Self.find(configuration)
+        let (control, events, files, found) = try Self.find(configuration)
         capabilities = NetworkDeviceCapabilities(
-            address: configuration.address, maximumTransmissionUnit: min(configuration.mtu, interface.mtu), fillsChecksums: true,
-            name: interface.name)
+            address: configuration.address, maximumTransmissionUnit: min(configuration.mtu, found.mtu), fillsChecksums: true,
+            name: found.name)
         self.configuration = configuration
         self.control = control
         self.events = events
         unsafe buffer = .allocate(byteCount: Self.headerByteCount + NetworkDeviceCapabilities.frameMaximum + 4, alignment: 64)
-        isUp = interface.isUp
+        interface = InterfaceWatch(found, mtuMaximum: capabilities.maximumTransmissionUnit)
         adopt(files)
     }
 
@@ -148,19 +149,17 @@ package struct TapInterfaceConfiguration: Sendable {
     }
 
     package var statistics: NetworkDeviceStatistics { traffic }
-    package var isConnected: Bool { isUp }
+    package var isConnected: Bool { interface.isUp }
     package var eventDescriptor: Int32? { events }
 
     // MARK: Frames
 
     package mutating func receive(into burst: inout FrameBurst) {
         guard queueCount > 0 else { return }
-        // Each queue comes first in its turn.
-        nextQueue = nextQueue &+ 1 < queueCount ? nextQueue &+ 1 : 0
-        var number = nextQueue
+        var number = turn.next(of: queueCount)
         for _ in 0..<queueCount {
             receive(from: queues[number], into: &burst)
-            number = number &+ 1 < queueCount ? number &+ 1 : 0
+            number = QueueTurn.after(number, of: queueCount)
         }
     }
 
@@ -185,32 +184,37 @@ package struct TapInterfaceConfiguration: Sendable {
 
     package mutating func transmit(_ burst: inout FrameBurst) {
         while !burst.isEmpty {
-            guard isUp, queueCount > 0 else {
+            guard interface.isUp, queueCount > 0 else {
                 traffic.transmitDrops &+= UInt64(burst.count)
                 return burst.removeAll()
             }
-            let frame = burst[0]
-            let count = frame.byteCount
-            if count >= 14, count <= capabilities.frameByteCountMaximum {
-                let result = write(frame, count)
+            let first = burst[0]
+            let isRun = configuration.joinsSegments && run.join(burst, frameMaximum: interface.frameMaximum)
+            let frames = isRun ? run.frameCount : 1
+            let count = isRun ? run.byteCount : first.byteCount
+            if isRun || (count >= 14 && count <= interface.frameMaximum) {
+                let result = isRun ? run.write(to: queue(for: first)) : write(first, count)
                 if result == -Int(EAGAIN) {
                     traffic.transmitStalls &+= 1
                     return
                 }
                 if result > 0 {
-                    traffic.transmittedFrames &+= 1
+                    traffic.transmittedFrames &+= UInt64(frames)
                     traffic.transmittedBytes &+= UInt64(truncatingIfNeeded: count)
                 } else {
-                    traffic.transmitDrops &+= 1
+                    traffic.transmitDrops &+= UInt64(frames)
                     // EIO: the interface is down; EBADFD: it is gone.
                     if result == -Int(EIO) || result == -Int(EBADFD) { goDown() }
                 }
             } else {
                 traffic.transmitDrops &+= 1
             }
-            burst.removeFirst().release()
+            for _ in 0..<frames { burst.removeFirst().release() }
         }
     }
+
+    /// The file by which a frame's flow goes.
+    private func queue(for frame: Frame) -> Int32 { queueCount == 1 ? queues[0] : queues[Int(frame.flowHash % UInt32(queueCount))] }
 
     /// Bytes, or a negative errno.
     private mutating func write(_ frame: Frame, _ count: Int) -> Int {
@@ -221,9 +225,8 @@ package struct TapInterfaceConfiguration: Sendable {
         unsafe buffer.storeBytes(of: virtio, as: dk_virtio_header.self)
         let target = unsafe UnsafeMutableRawBufferPointer(rebasing: buffer[Self.headerByteCount...])
         unsafe _ = frame.copyBytes(to: target)
-        let file = queueCount == 1 ? queues[0] : queues[Int(frame.flowHash % UInt32(queueCount))]
         return unsafe dk_system_call(
-            Int(SYS_write), Int(file), Int(bitPattern: buffer.baseAddress), Self.headerByteCount + count, 0, 0, 0)
+            Int(SYS_write), Int(queue(for: frame)), Int(bitPattern: buffer.baseAddress), Self.headerByteCount + count, 0, 0, 0)
     }
 
     // MARK: Sleeping
@@ -234,11 +237,8 @@ package struct TapInterfaceConfiguration: Sendable {
     // MARK: The interface
 
     package mutating func maintain(now: UInt64) -> UInt64 {
-        if now >= nextLook {
-            nextLook = now &+ Self.lookInterval
-            look()
-        }
-        return isUp ? .max : nextLook
+        if interface.isDue(now) { look() }
+        return interface.nextTime
     }
 
     private mutating func look() {
@@ -248,19 +248,17 @@ package struct TapInterfaceConfiguration: Sendable {
             closeQueues()
         }
         // None of that name where it was only renamed: the files go on working.
-        guard let interface = NetworkInterface(name: configuration.interface, socket: control) else { return }
+        guard let found = NetworkInterface(name: configuration.interface, socket: control) else { return }
         if queueCount == 0 {
             guard let files = try? Self.attach(configuration, events) else { return }
             adopt(files)
         }
-        if interface.isUp { isUp = true } else { goDown() }
+        interface.follow(found, &traffic)
     }
 
     private mutating func goDown() {
-        guard isUp else { return }
-        isUp = false
-        traffic.disconnections &+= 1
-        nextLook = 0
+        if interface.isUp { interface.hurry() }
+        interface.goDown(&traffic)
     }
 
     private mutating func closeQueues() {

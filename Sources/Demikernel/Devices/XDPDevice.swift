@@ -24,21 +24,14 @@ import SystemPackage
     private var traffic = NetworkDeviceStatistics()
     private let queues: UnsafeMutablePointer<XDPQueue>
     private var queueCount = 0
-    private var nextQueue = 0
+    private var turn = QueueTurn()
     private var memory: XDPMemory
     private var attachment: XDPAttachment
     /// Hears what befalls the interface.
     private var watcher: Int32
-    /// The interface's number; it may be another one's name by now.
-    private var index: Int32
-    /// The longest frame that the interface takes now.
-    private var frameMaximum: Int
-    private var isUp = true
+    private var interface: InterfaceWatch
     private let events: Int32
-    private var nextLook: UInt64 = 0
 
-    /// How often, in nanoseconds, the interface is looked at while the program polls, or while it is down.
-    private static var lookInterval: UInt64 { 100_000_000 }
     private static var queuesMaximum: Int { 16 }
 
     /// Opens the device; `heap` is the one of whoever calls it. Throws EINVAL for bad settings and queues that the interface has not, ENODEV where there
@@ -62,7 +55,7 @@ import SystemPackage
                 maximumTransmissionUnit: min(configuration.mtu, place.interface.mtu, longest), name: place.interface.name)
             self.memory = memory
             self.attachment = attachment
-            index = place.interface.index
+            interface = InterfaceWatch(place.interface, mtuMaximum: capabilities.maximumTransmissionUnit)
         } catch {
             unsafe queues.deallocate()
             if watcher >= 0 { close(watcher) }
@@ -74,7 +67,6 @@ import SystemPackage
         self.configuration = configuration
         unsafe self.queues = queues
         queueCount = configuration.queues
-        frameMaximum = capabilities.frameByteCountMaximum
     }
 
     deinit {
@@ -108,7 +100,7 @@ import SystemPackage
         all.malformed &+= counts.rx_invalid_descs &+ counts.tx_invalid_descs
     }
 
-    package var isConnected: Bool { isUp }
+    package var isConnected: Bool { interface.isUp }
     package var eventDescriptor: Int32? { events }
 
     // MARK: Frames
@@ -119,33 +111,27 @@ import SystemPackage
         if queueCount == 1 {
             unsafe queues[0].receive(into: &burst, &memory, &traffic)
         } else if queueCount > 1 {
-            // Each queue comes first in its turn.
-            nextQueue = nextQueue &+ 1 < queueCount ? nextQueue &+ 1 : 0
-            var number = nextQueue
+            var number = turn.next(of: queueCount)
             for _ in 0..<queueCount {
                 unsafe queues[number].receive(into: &burst, &memory, &traffic)
-                number = number &+ 1 < queueCount ? number &+ 1 : 0
+                number = QueueTurn.after(number, of: queueCount)
             }
         } else {
             return
         }
-        if unsafe queues[0].isTransmitting, isUp { note(unsafe queues[0].finish(&memory, &traffic)) }
+        if unsafe queues[0].isTransmitting, interface.isUp { interface.note(unsafe queues[0].finish(&memory, &traffic), &traffic) }
     }
 
     package mutating func transmit(_ burst: inout FrameBurst) {
         guard !burst.isEmpty else { return }
-        guard isUp else {
+        guard interface.isUp else {
             traffic.transmitDrops &+= UInt64(burst.count)
             return burst.removeAll()
         }
         let queues = unsafe queues
-        note(unsafe queues[0].transmit(&burst, frameMaximum: frameMaximum, &memory, &traffic))
+        let error = unsafe queues[0].transmit(&burst, frameMaximum: interface.frameMaximum, &memory, &traffic)
+        interface.note(error, &traffic)
         if !burst.isEmpty { traffic.transmitStalls &+= 1 }
-    }
-
-    @inline(__always)
-    private mutating func note(_ error: Int32) {
-        if error == ENETDOWN || error == ENXIO || error == ENODEV { goDown() }
     }
 
     // MARK: Sleeping
@@ -153,41 +139,34 @@ import SystemPackage
     package mutating func prepareToSleep() -> Bool {
         let queues = unsafe queues
         for number in 0..<queueCount where unsafe queues[number].hasFrames { return false }
-        return unsafe queueCount == 0 || !isUp || !queues[0].isUnsent
+        return unsafe queueCount == 0 || !interface.isUp || !queues[0].isUnsent
     }
 
     package mutating func wake() {
         let queues = unsafe queues
         // An interface that goes leaves an error, which would wake for ever.
-        if watcher >= 0, dk_socket_take_error(watcher) != 0 { nextLook = 0 }
+        if watcher >= 0, dk_socket_take_error(watcher) != 0 { interface.hurry() }
         for number in 0..<queueCount {
-            if dk_socket_take_error(unsafe queues[number].descriptor) != 0 { nextLook = 0 }
+            if dk_socket_take_error(unsafe queues[number].descriptor) != 0 { interface.hurry() }
         }
     }
 
     // MARK: The interface
 
     package mutating func maintain(now: UInt64) -> UInt64 {
-        if now >= nextLook {
-            nextLook = now &+ Self.lookInterval
+        if interface.isDue(now) {
             if queueCount > 0 { look() } else { reopen() }
         }
-        return isUp ? .max : nextLook
+        return interface.nextTime
     }
 
     /// Whether the interface is still there, and up.
     private mutating func look() {
-        guard let interface = NetworkInterface(index: index, socket: watcher) else {
-            goDown()
+        guard let found = NetworkInterface(index: interface.index, socket: watcher) else {
+            interface.goDown(&traffic)
             return closeQueues()
         }
-        frameMaximum = min(interface.mtu, capabilities.maximumTransmissionUnit) + 18
-        if interface.isUp { isUp = true } else { goDown() }
-    }
-
-    private mutating func goDown() {
-        if isUp { traffic.disconnections &+= 1 }
-        isUp = false
+        interface.follow(found, &traffic)
     }
 
     private mutating func closeQueues() {
@@ -220,8 +199,6 @@ import SystemPackage
         }
         watcher = place.watcher
         queueCount = configuration.queues
-        index = place.interface.index
-        frameMaximum = min(place.interface.mtu, capabilities.maximumTransmissionUnit) + 18
-        isUp = true
+        interface.follow(place.interface, &traffic)
     }
 }

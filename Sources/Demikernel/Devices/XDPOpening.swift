@@ -39,15 +39,7 @@ enum XDPSockets {
 
     /// The interface, which exists, is an Ethernet, is up, and has as many receive queues as are wanted.
     private static func usable(_ configuration: XDPConfiguration, _ socket: Int32) throws(XDPFailure) -> NetworkInterface {
-        guard let interface = NetworkInterface(name: configuration.interface, socket: socket) else {
-            throw XDPFailure(.noSuchAddressOrDevice, "there is no network interface of that name; ip link lists those that there are")
-        }
-        guard interface.isEthernet else {
-            throw XDPFailure(.noSuchAddressOrDevice, "the network interface is not an Ethernet: its frames have no addresses")
-        }
-        guard interface.isUp else {
-            throw XDPFailure(.networkDown, "the network interface is down; to take it up: ip link set NAME up")
-        }
+        let interface = try XDPFailure.wrapping { () throws(DemikernelError) in try NetworkInterface.usable(configuration.interface, socket: socket) }
         let queues = unsafe dk_xdp_queue_count(socket, interface.name)
         guard queues <= 0 || configuration.queues <= queues else {
             throw XDPFailure(.invalidArgument, "the interface has fewer receive queues than catpowder.queues", detail: "it has \(queues)")

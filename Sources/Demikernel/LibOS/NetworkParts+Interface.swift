@@ -55,6 +55,7 @@ extension PacketSocketConfiguration {
         rings = settings.catpowder.queues
         ringSize = settings.catpowder.ringSize
         bypassesQueueing = settings.catpowder.bypassQueueing
+        joinsSegments = settings.catpowder.segmentationOffload
     }
 }
 
@@ -77,5 +78,6 @@ extension TapInterfaceConfiguration {
         namespace = settings.catpowder.namespace
         mtu = settings.network.mtu
         queues = settings.catpowder.queues
+        joinsSegments = settings.catpowder.segmentationOffload
     }
 }

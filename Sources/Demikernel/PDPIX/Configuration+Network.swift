@@ -137,6 +137,8 @@ extension Configuration {
         public var ringSize = 1_024
         /// Whether frames go past the interface's queueing discipline: false by default.
         public var bypassQueueing = false
+        /// Whether consecutive TCP segments of a connection go into the kernel as one packet, which it cuts again: true by default.
+        public var segmentationOffload = true
         /// Where AF_XDP takes frames from the driver: the fastest that works, by default.
         public var xdpMode = XDPMode.auto
         /// Bytes of the heap that are registered with the kernel for AF_XDP, 32 MiB by default. Buffers beyond are copied.

@@ -77,6 +77,8 @@ extension Configuration {
             "What a ring of a packet socket or of AF_XDP holds in each direction, rounded up to a power of two."),
         .boolean("catpowder.bypass_queueing", \.catpowder.bypassQueueing,
             "Whether a packet socket's frames go past the interface's queueing discipline, and past tcpdump on it. A full card then loses them."),
+        .boolean("catpowder.segmentation_offload", \.catpowder.segmentationOffload,
+            "Whether consecutive TCP segments of a connection go to the kernel as one packet, which it cuts again (GSO); through a packet socket or a TAP. tcpdump on the interface shows it uncut."),
         .choice("catpowder.xdp_mode", \.catpowder.xdpMode,
             "How AF_XDP takes frames: the card reads and writes the heap (zero_copy), the driver's frames are copied (copy), or the kernel's (generic); auto takes the first that works."),
         .size("catpowder.xdp_memory", \.catpowder.xdpMemory, 2 << 20...4 << 30,
