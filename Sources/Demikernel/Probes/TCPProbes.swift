@@ -8,25 +8,25 @@ extension LibOS {
         try withProbePeer(fillsChecksums: !verifies) { peer throws(DemikernelError) in
             var probe = TCPProbe(peer)
             try probe.connect(self)
-            return try probe.segmentsIn(self, repetitions)
+            return try probe.exchangeMessages(self, repetitions).in
         }
     }
 
-    /// Nanoseconds for each push of 64 bytes, from the call to the frame in the transmit burst and the completed qtoken. `fills`: the device
-    /// fills checksums in. As above.
+    /// Nanoseconds for each push of 64 bytes, on a connection that has nothing else under way, from the call to the frame in the transmit burst and the
+    /// completed qtoken. `fills`: the device fills checksums in. As above.
     package func measureTCPOut(repetitions: Int, fills: Bool = true) throws(DemikernelError) -> [Double] {
         try withProbePeer(fillsChecksums: fills) { peer throws(DemikernelError) in
             var probe = TCPProbe(peer)
             try probe.connect(self)
-            return try probe.segmentsOut(self, repetitions)
+            return try probe.exchangeMessages(self, repetitions).out
         }
     }
 }
 
 /// Connections between a libOS and its peer.
 private struct TCPProbe: ~Copyable {
-    /// Connections, and segments between two readings of the clock: few enough for the nearest cache.
-    private static var connections: Int { 16 }
+    /// Connections: few enough for the nearest cache.
+    private static var connections: Int { 2 * ProbePeer.pushes }
     private static var burstsPerRound: Int { 256 }
     private static var port: UInt16 { 11 }
 
@@ -67,71 +67,49 @@ private struct TCPProbe: ~Copyable {
         }
     }
 
-    mutating func segmentsIn(_ libOS: LibOS, _ repetitions: Int) throws(DemikernelError) -> [Double] {
+    /// Messages there and back: each push finds nothing of its connection's under way, and its answer acknowledges it. Nanoseconds for each push and
+    /// for each answer that comes, of each round.
+    mutating func exchangeMessages(_ libOS: LibOS, _ repetitions: Int) throws(DemikernelError) -> (out: [Double], in: [Double]) {
         let segment = try peer.payload()
         defer { segment.release() }
-        var samples: [Double] = []
+        var samples: (out: [Double], in: [Double]) = ([], [])
+        var pushes: [UInt32] = []
         var pops: [QToken] = []
         let untaken = try libOS.holdPushes()
         for _ in 0..<repetitions {
-            var spent: UInt64 = 0
+            var spent: (out: UInt64, in: UInt64) = (0, 0)
             for _ in 0..<Self.burstsPerRound {
-                for end in ends {
-                    pops.append(try libOS.core.popToken(end.queue))
-                    segment.retain()
-                    libOS.core.take(completed: libOS.core.operations.token(of: try libOS.core.push(end.queue, .single(segment)))).segments.releaseAll()
+                for first in stride(from: 0, to: Self.connections, by: ProbePeer.pushes) {
+                    let group = first..<first + ProbePeer.pushes
+                    for end in ends[group] { pops.append(try libOS.core.popToken(end.queue)) }
+                    pushes.removeAll(keepingCapacity: true)
                     libOS.core.calls = 0
-                    if libOS.core.network.stack.ip.outgoing.count == ProbePeer.pushes { peer.exchange(libOS) }
+                    let start = probeTime()
+                    for index in group {
+                        segment.retain()
+                        pushes.append(try libOS.core.push(ends[index].queue, .single(segment)))
+                    }
+                    spent.out += probeTime() - start
+                    guard libOS.core.network.stack.ip.outgoing.count == ProbePeer.pushes else {
+                        throw DemikernelError(.ioError, "the probe's segments were not sent at once")
+                    }
+                    for slot in pushes { _ = try ProbePeer.taken(libOS, libOS.core.operations.token(of: slot)) }
+                    peer.exchange(libOS)
                 }
-                peer.exchange(libOS)
                 let now = libOS.core.readTime()
                 readAll(now)
                 for end in ends {
                     segment.retain()
                     _ = peer.stack.tcp.send(end.peer, .single(segment), ip: &peer.stack.ip, now: now)
                 }
-                spent += try peer.deliver(libOS, now, expected: ends.count)
+                spent.in += try peer.deliver(libOS, now, expected: Self.connections)
                 for token in pops { try ProbePeer.taken(libOS, token).segments.releaseAll() }
                 pops.removeAll(keepingCapacity: true)
                 peer.exchange(libOS)
             }
-            samples.append(Double(spent) / Double(Self.connections * Self.burstsPerRound))
-        }
-        _ = try ProbePeer.taken(libOS, untaken)
-        try close(libOS)
-        return samples
-    }
-
-    mutating func segmentsOut(_ libOS: LibOS, _ repetitions: Int) throws(DemikernelError) -> [Double] {
-        let segment = try peer.payload()
-        defer { segment.release() }
-        var samples: [Double] = []
-        var pushes: [UInt32] = []
-        pushes.reserveCapacity(ProbePeer.pushes)
-        let groups = ends.count / ProbePeer.pushes
-        let untaken = try libOS.holdPushes()
-        for _ in 0..<repetitions {
-            var spent: UInt64 = 0
-            for _ in 0..<Self.burstsPerRound {
-                for group in 0..<groups {
-                    libOS.core.calls = 0
-                    let start = probeTime()
-                    for index in group * ProbePeer.pushes..<(group + 1) * ProbePeer.pushes {
-                        segment.retain()
-                        pushes.append(try libOS.core.push(ends[index].queue, .single(segment)))
-                    }
-                    spent += probeTime() - start
-                    guard libOS.core.network.stack.ip.outgoing.count == ProbePeer.pushes else {
-                        throw DemikernelError(.ioError, "the probe's segments were not sent at once")
-                    }
-                    for slot in pushes { _ = try ProbePeer.taken(libOS, libOS.core.operations.token(of: slot)) }
-                    pushes.removeAll(keepingCapacity: true)
-                    peer.exchange(libOS)
-                }
-                readAll(libOS.core.readTime())
-                peer.exchange(libOS)
-            }
-            samples.append(Double(spent) / Double(groups * ProbePeer.pushes * Self.burstsPerRound))
+            let count = Double(Self.connections * Self.burstsPerRound)
+            samples.out.append(Double(spent.out) / count)
+            samples.in.append(Double(spent.in) / count)
         }
         _ = try ProbePeer.taken(libOS, untaken)
         try close(libOS)

@@ -7,7 +7,7 @@ struct Neighbour: BitwiseCopyable {
 
     var address: IPAddress
     var linkAddress: MACAddress
-    /// Before this time a frame goes out without a thought: 0 unless reachable or permanent.
+    /// Before this time a frame goes out without a thought: 0 where there is no address yet, and where sending begins to cast doubt on it (stale).
     var freshUntil: UInt64
     /// When the state's timer runs out: incomplete, delay and probe.
     var deadline: UInt64
@@ -20,6 +20,10 @@ struct Neighbour: BitwiseCopyable {
     fileprivate var pendingFirst: UInt8
     fileprivate(set) var pendingCount: UInt8
     fileprivate var list: NeighbourTable.List
+
+    /// Whether frames go to an address that wants to be confirmed.
+    @inline(__always)
+    func isInDoubt(_ now: UInt64) -> Bool { state == .delay || state == .probe || (state == .reachable && freshUntil <= now) }
 
     /// Whether frames can be sent now, though the address may need to be confirmed.
     @inline(__always) var hasLinkAddress: Bool { state.rawValue >= State.reachable.rawValue }

@@ -8,9 +8,10 @@ extension NetworkLayer {
         case .reachable where neighbours[slot].freshUntil > now: break
         case .reachable, .stale:
             // RFC 4861, section 7.3.3: use it, and see whether the transport hears from the neighbour; ask otherwise.
+            let deadline = now &+ neighbourConfiguration.delayTime
             neighbours[slot].state = .delay
-            neighbours[slot].freshUntil = 0
-            neighbours.move(slot, to: .delayed, deadline: now &+ neighbourConfiguration.delayTime)
+            neighbours[slot].freshUntil = deadline
+            neighbours.move(slot, to: .delayed, deadline: deadline)
         case .unresolved:
             beginResolution(slot, now: now)
             return keep(frame, slot)
@@ -61,14 +62,15 @@ extension NetworkLayer {
         neighbours.move(slot, to: .idle)
     }
 
-    /// What a transport knows: data that was sent this way has arrived.
+    /// What a transport knows: data that was sent this way has arrived. Nobody has to be asked then: RFC 4861, section 7.3.1.
+    @inline(__always)
     package mutating func confirmReachability(on path: NetworkPath, now: UInt64) {
-        guard path.epoch == epoch, path.neighbour < NetworkPath.multicast else { return }
-        switch neighbours[path.neighbour].state {
-        case .reachable, .stale, .delay, .probe: confirm(path.neighbour, now: now)
-        default: return
-        }
+        guard path.epoch == epoch, path.neighbour < NetworkPath.multicast, neighbours[path.neighbour].isInDoubt(now) else { return }
+        confirmInDoubt(path.neighbour, now: now)
     }
+
+    @inline(never)
+    private mutating func confirmInDoubt(_ slot: UInt32, now: UInt64) { confirm(slot, now: now) }
 
     /// The neighbour has said where it is, but not in answer to us: the address is used and confirmed on its next use.
     mutating func learn(_ slot: UInt32, _ address: MACAddress, now: UInt64) {
@@ -106,7 +108,9 @@ extension NetworkLayer {
                 neighbours.move(slot, to: .idle)
                 continue
             }
-            neighbours.move(slot, to: .timed, deadline: now &+ neighbourConfiguration.retransmitTime)
+            let deadline = now &+ neighbourConfiguration.retransmitTime
+            if neighbours[slot].state == .probe { neighbours[slot].freshUntil = deadline }
+            neighbours.move(slot, to: .timed, deadline: deadline)
             solicit(slot)
         }
     }
@@ -115,6 +119,7 @@ extension NetworkLayer {
     private mutating func fail(_ slot: UInt32) {
         counters.neighboursFailed &+= 1
         neighbours[slot].state = .unresolved
+        neighbours[slot].freshUntil = 0
         neighbours.move(slot, to: .idle)
         while let frame = neighbours.dequeue(slot) {
             counters.pendingDrops &+= 1

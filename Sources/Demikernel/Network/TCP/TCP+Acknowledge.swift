@@ -78,6 +78,7 @@ extension TCPConnection {
             scoreboard.sack(segment.options, now: now, segmentSize: UInt32(segmentSize), in: shared.heap, &delivery)
         }
         if acknowledged > 0 {
+            ip.confirmReachability(on: path, now: now)
             advance(to: number, &shared, events: &events, now: now)
             takeSample(delivery.roundTrip, now)
         } else if segment.length == 0, !segment.flags.contains(.fin), windowBefore == sendWindow, flight > 0,

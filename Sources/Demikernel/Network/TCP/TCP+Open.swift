@@ -56,7 +56,10 @@ extension TCPConnection {
     }
 
     /// The handshake is over: data may flow.
-    mutating func establish(_ segment: ArrivingSegment, _ shared: inout TCPShared, events: inout SocketEvents, now: UInt64) {
+    mutating func establish(
+        _ segment: ArrivingSegment, _ shared: inout TCPShared, ip: inout NetworkLayer, events: inout SocketEvents, now: UInt64
+    ) {
+        ip.confirmReachability(on: path, now: now)
         state = flags.contains(.sendIsShut) ? .finWait1 : .established
         sendUnacknowledged = segment.acknowledgment
         if !flags.contains(.windowScale) { receiveScale = 0 }
@@ -92,7 +95,7 @@ extension TCPConnection {
             state = .synReceived
             return sendSYN(&shared, ip: &ip, now: now)
         }
-        establish(segment, &shared, events: &events, now: now)
+        establish(segment, &shared, ip: &ip, events: &events, now: now)
         flags.insert(.acknowledgeNow)
         // What came with it stands behind the SYN.
         segment.flags.remove(.syn)

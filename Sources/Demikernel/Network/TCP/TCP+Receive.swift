@@ -229,7 +229,7 @@ extension TCPConnection {
                 shared.counters.acceptQueueOverflows &+= 1
                 return false
             }
-            establish(segment, &shared, events: &events, now: now)
+            establish(segment, &shared, ip: &ip, events: &events, now: now)
             return true
         }
         // RFC 5961, section 5: not older than the largest window, not newer than what was sent (an optimistic acknowledgement).

@@ -85,6 +85,7 @@ extension TCPConnection {
         lastReceived = now
         updateSendWindow(word & 0xffff, sequence, acknowledgment)
         if acknowledged > 0 {
+            ip.confirmReachability(on: path, now: now)
             acknowledgeInOrder(acknowledgment, acknowledged, &shared, events: &events, now: now)
         }
         if length > 0 {
