@@ -1,20 +1,35 @@
+import CDemikernelShims
 import Demikernel
 import Glibc
 
-/// What a process and its libOS hold at one moment, when nothing is under way.
+/// What a process and its libOS hold at one moment, when nothing is under way. ``SoakJudge`` compares two.
 struct SoakGauges {
-    let residentBytes: Int
+    var residentBytes: Int
+    /// What the process has allocated outside of the libOS's heap.
+    var allocatedBytes: Int
     /// The libOS's heap: memory that it has made usable and never gives back, and what of it is in use.
-    let heapMappedBytes: Int
-    let heapObjects: Int
-    let heapBytes: Int
-    let descriptors: Int
-    let timers: Int
-    let queues: Int
-    let operations: Int
-    let connections: Int
-    let timeWaits: Int
+    var heapMappedBytes: Int
+    var heapObjects: Int
+    var heapBytes: Int
+    var descriptors: Int
+    var timers: Int
+    var queues: Int
+    var operations: Int
+    var connections: Int
+    var timeWaits: Int
 
+    /// The least of each that either has: what comes and goes is not held.
+    func least(_ other: SoakGauges) -> SoakGauges {
+        SoakGauges(
+            residentBytes: min(residentBytes, other.residentBytes), allocatedBytes: min(allocatedBytes, other.allocatedBytes),
+            heapMappedBytes: min(heapMappedBytes, other.heapMappedBytes), heapObjects: min(heapObjects, other.heapObjects),
+            heapBytes: min(heapBytes, other.heapBytes), descriptors: min(descriptors, other.descriptors), timers: min(timers, other.timers),
+            queues: min(queues, other.queues), operations: min(operations, other.operations), connections: min(connections, other.connections),
+            timeWaits: min(timeWaits, other.timeWaits))
+    }
+}
+
+extension SoakGauges {
     /// On the libOS's thread.
     init(_ libOS: LibOS) {
         let statistics = libOS.core.heap.statistics
@@ -27,6 +42,7 @@ struct SoakGauges {
         connections = libOS.core.network.stack.tcp.connectionCount
         timeWaits = libOS.core.network.stack.tcp.timeWaitCount
         residentBytes = Self.resident
+        allocatedBytes = Int(dk_allocated_bytes())
         descriptors = Self.openDescriptors
     }
 
@@ -49,31 +65,10 @@ struct SoakGauges {
         return count - 3
     }
 
-    /// Room for what allocators and caches take in their own time; a leak in the course of a soak is more.
-    private static var residentSlack: Int { 16 << 20 }
-
-    /// What is more than it was, in words; empty where everything is flat.
-    func growth(since before: SoakGauges) -> [String] {
-        var found: [String] = []
-        func compare(_ name: String, _ now: Int, _ then: Int, slack: Int = 0) {
-            if now > then + slack { found.append("\(name): \(then.grouped) before, \(now.grouped) after") }
-        }
-        // The heap's own memory follows the most that was ever in use at a time, which is not a leak: that shows in its objects.
-        compare("resident bytes", residentBytes - heapMappedBytes, before.residentBytes - before.heapMappedBytes, slack: Self.residentSlack)
-        compare("heap objects", heapObjects, before.heapObjects)
-        compare("heap bytes", heapBytes, before.heapBytes)
-        compare("descriptors", descriptors, before.descriptors)
-        compare("armed timers", timers, before.timers)
-        compare("queues", queues, before.queues)
-        compare("operations", operations, before.operations)
-        compare("connections", connections, 0)
-        compare("connections in TIME_WAIT", timeWaits, 0)
-        return found
-    }
-
     var object: JSONObject {
         var object = JSONObject()
         object.add("residentBytes", residentBytes)
+        object.add("allocatedBytes", allocatedBytes)
         object.add("heapMappedBytes", heapMappedBytes)
         object.add("heapObjects", heapObjects)
         object.add("heapBytes", heapBytes)
@@ -87,7 +82,7 @@ struct SoakGauges {
     }
 
     var text: String {
-        "\((residentBytes >> 20).grouped) MiB resident (heap \((heapMappedBytes >> 20).grouped)),"
+        "\((residentBytes >> 20).grouped) MiB resident (heap \((heapMappedBytes >> 20).grouped)), \((allocatedBytes >> 10).grouped) KiB allocated,"
             + " \(heapObjects.grouped) objects, \(descriptors) descriptors, \(timers.grouped) timers, \(queues) queues, \(connections) connections"
             + " and \(timeWaits) in TIME_WAIT"
     }

@@ -46,15 +46,19 @@ final class Soak: @unchecked Sendable {
     private nonisolated(nonsending) func phases() async throws -> SoakOutcome {
         try await stream(seconds: command.warmUpSeconds, "warm-up")
         var isDrained = try await drain()
-        let before = SoakGauges(libOS)
+        var before = SoakGauges(libOS)
+        for _ in 0..<5 {
+            try await libOS.sleep(for: .seconds(1))
+            before = before.least(SoakGauges(libOS))
+        }
         report("baseline: \(before.text)")
         try await stream(seconds: command.minutes * 60, "soak")
         isDrained = try await drain() && isDrained
         // What goes by itself, in its own time, is given that time.
         var after = SoakGauges(libOS)
-        for _ in 0..<60 where !after.growth(since: before).isEmpty {
+        for _ in 0..<60 where !SoakJudge.growth(from: before, to: after).isEmpty {
             try await libOS.sleep(for: .seconds(1))
-            after = SoakGauges(libOS)
+            after = after.least(SoakGauges(libOS))
         }
         report("end: \(after.text)")
         return SoakOutcome(
@@ -130,12 +134,7 @@ struct SoakOutcome: Sendable {
         self.ours = ours
         self.kernels = kernels
         retransmissions = libOS.core.network.stack.tcp.counters.retransmittedSegments
-        var problems = after.growth(since: before).map { "not flat: \($0)" }
-        if !isDrained { problems.append("connections that do not end") }
-        if ours.wrong > 0 { problems.append("\(ours.wrong) wrong on our side; first: \(ours.firstWrong)") }
-        if kernels.wrong > 0 { problems.append("\(kernels.wrong) wrong on the kernel's side; first: \(kernels.firstWrong)") }
-        if ours.opened == 0 || ours.served == 0 || kernels.opened == 0 || kernels.served == 0 { problems.append("one side opened no connection") }
-        self.problems = problems
+        problems = SoakJudge.problems(before: before, after: after, ours: ours, kernels: kernels, isDrained: isDrained)
     }
 
     /// Nil where all is well.
