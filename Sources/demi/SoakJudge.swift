@@ -39,7 +39,7 @@ enum SoakJudge {
     }
 
     /// Pages that the kernel counts late or allocators keep. What grows without end is in one of the other figures first.
-    private static var residentRoom: Int { 16 << 20 }
+    private static var residentRoom: Int { 8 << 20 }
     /// Tables that grow to the most that was ever in use, and what threads keep for themselves: a leak of one small object by each of a soak's connections,
     /// ten thousand and more in five minutes, is more.
     private static var allocatedRoom: Int { 256 << 10 }

@@ -49,7 +49,7 @@ struct SoakJudgeTests {
 
     /// Where some is room for what is no leak: bytes by which it may have grown at most.
     static let bounded: [(gauge: WritableKeyPath<SoakGauges, Int> & Sendable, room: Int, name: String)] = [
-        (\.residentBytes, 16 << 20, "resident bytes beside the heap"), (\.allocatedBytes, 256 << 10, "allocated bytes"),
+        (\.residentBytes, 8 << 20, "resident bytes beside the heap"), (\.allocatedBytes, 256 << 10, "allocated bytes"),
         (\.heapMappedBytes, (40 + 16) << 20, "the heap's memory"),
     ]
 
