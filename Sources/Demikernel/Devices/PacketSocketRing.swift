@@ -19,6 +19,8 @@ import SystemPackage
     private var transmitted = 0
     /// Frames are in the transmit ring that the kernel has not taken yet.
     private(set) var isUnsent = false
+    /// What a full burst had no room for of a frame that stands for several datagrams.
+    private var run = DatagramRun.none
 
     init(descriptor: Int32, base: UnsafeMutableRawPointer, layout: PacketRingLayout, transmits: Bool) {
         self.descriptor = descriptor
@@ -27,7 +29,8 @@ import SystemPackage
         self.transmits = transmits
     }
 
-    func close() {
+    mutating func close() {
+        run.release()
         unsafe munmap(base, layout.byteCount * (transmits ? 2 : 1))
         _ = Glibc.close(descriptor)
     }
@@ -64,10 +67,11 @@ import SystemPackage
     }
 
     /// Whether a frame has come.
-    var hasFrames: Bool { unsafe dk_packet_status_load(receiveSlot) & Status.ours != 0 }
+    var hasFrames: Bool { unsafe !run.isEmpty || dk_packet_status_load(receiveSlot) & Status.ours != 0 }
 
     /// Takes frames into `burst` until it is full or there are no more.
     mutating func receive(into burst: inout FrameBurst, _ statistics: inout NetworkDeviceStatistics) {
+        run.cut(into: &burst, &statistics)
         while !burst.isFull {
             let slot = unsafe receiveSlot
             let status = unsafe dk_packet_status_load(slot)
@@ -82,7 +86,7 @@ import SystemPackage
                 } else {
                     unsafe dk_copy_frame(segment.start, slot + start, length)
                     let virtio = unsafe (slot + start - Self.virtioByteCount).loadUnaligned(as: dk_virtio_header.self)
-                    virtio.append(segment, to: &burst, &statistics)
+                    take(segment, virtio, into: &burst, &statistics)
                 }
             } else {
                 unsafe takeOther(slot, status, into: &burst, &statistics)
@@ -94,7 +98,7 @@ import SystemPackage
 
     /// A frame that is longer than a slot, or whose VLAN tag lies beside it.
     @unsafe @inline(never)
-    private func takeOther(
+    private mutating func takeOther(
         _ slot: UnsafeMutableRawPointer, _ status: UInt32, into burst: inout FrameBurst, _ statistics: inout NetworkDeviceStatistics
     ) {
         let length = unsafe Int(slot.load(fromByteOffset: Header.length, as: UInt32.self))
@@ -132,7 +136,28 @@ import SystemPackage
             unsafe segment.bytes.storeBytes(of: (type &<< 16 | tag).bigEndian, toByteOffset: 12, as: UInt32.self)
             virtio.checksum_start &+= 4
         }
-        virtio.append(segment, to: &burst, &statistics)
+        take(segment, virtio, into: &burst, &statistics)
+    }
+
+    /// A received frame goes into the burst, which has room, or as many frames as it stands for do.
+    @inline(__always)
+    private mutating func take(
+        _ segment: Segment, _ virtio: dk_virtio_header, into burst: inout FrameBurst, _ statistics: inout NetworkDeviceStatistics
+    ) {
+        if !virtio.standsForDatagrams { return virtio.append(segment, to: &burst, &statistics) }
+        take(datagrams: segment, virtio, into: &burst, &statistics)
+    }
+
+    @inline(never)
+    private mutating func take(
+        datagrams segment: Segment, _ virtio: dk_virtio_header, into burst: inout FrameBurst, _ statistics: inout NetworkDeviceStatistics
+    ) {
+        guard let run = DatagramRun(segment, virtio) else {
+            statistics.malformed &+= 1
+            return segment.release()
+        }
+        self.run = run
+        self.run.cut(into: &burst, &statistics)
     }
 
     /// The most errors that a socket is taken to have before a frame.
@@ -215,11 +240,11 @@ extension dk_virtio_header {
         checksum_offset = UInt16(offload.checksumOffset)
     }
 
-    /// A received frame goes into the burst, which has room, with what the header says of its checksum. One that stands for several datagrams, which
-    /// only a local kernel peer sends (UDP_SEGMENT), would be taken for one: it is dropped.
+    /// A received frame goes into the burst, which has room, with what the header says of its checksum. One that stands for several datagrams (see
+    /// ``DatagramRun``; a TAP is not sent any) would be taken for one: it is dropped.
     @inline(__always)
     func append(_ segment: Segment, to burst: inout FrameBurst, _ statistics: inout NetworkDeviceStatistics) {
-        guard segmentation & 0x7f != 5, checksum_offset <= 255 else {
+        guard !standsForDatagrams, checksum_offset <= 255 else {
             statistics.receiveDrops &+= 1
             return segment.release()
         }
