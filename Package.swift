@@ -72,7 +72,7 @@ let package = Package(
         // Packet-level conversations, judged frame by frame.
         .testTarget(
             name: "ScriptTests", dependencies: ["Demikernel", "DemikernelSimulator", .product(name: "SystemPackage", package: "swift-system")], exclude: ["Scripts", "README.md"], swiftSettings: strict),
-        .testTarget(name: "PacketdrillTests", dependencies: ["DemikernelPacketdrill", "Demikernel"], swiftSettings: strict),
+        .testTarget(name: "PacketdrillTests", dependencies: ["DemikernelPacketdrill", "Demikernel", "DemikernelSimulator"], swiftSettings: strict),
         .testTarget(
             name: "DemikernelConfigurationTests",
             dependencies: ["Demikernel", "DemikernelConfiguration"],

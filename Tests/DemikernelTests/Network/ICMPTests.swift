@@ -280,7 +280,10 @@ import TestSupport
 
     @Test func `a flood of "does not fit" fills a bounded table`() throws {
         var host = try host { configuration, _ in configuration.pathMTUCapacity = 8 }
-        _ = try host.bind("0.0.0.0:1")
+        let socket = try host.bind("0.0.0.0:1")
+        try host.introduce(Peer.v4, Peer.mac)
+        // What has sent nothing is not believed to have.
+        _ = try host.send(socket, [1], to: "10.0.0.2:2")
         for number in 0..<100 {
             let target = IPAddress(ipv4: 0xc000_0200 + UInt32(number))
             let packet = ipv4(.udp, udp(pattern(1400), from: NetworkHost.v4, 1, to: target, 2), from: NetworkHost.v4, to: target)
