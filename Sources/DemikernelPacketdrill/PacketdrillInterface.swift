@@ -50,6 +50,8 @@ private func store(_ address: SocketAddress, _ target: UnsafeMutableRawPointer?,
 }
 
 /// The pieces of an iovec array, as one message; nil for what is none.
+///
+/// Invariant: each piece is memory of the caller's for as long as its call lasts, and no longer does this exist.
 @safe
 private struct Pieces {
     private let list: [UnsafeMutableRawBufferPointer]
