@@ -4,7 +4,9 @@ import Glibc
 // made and taken away outside of the measured time, as a device does it.
 
 /// A peer of a libOS that is not on its device. The libOS has a stack, and the address 10.117.0.1.
-struct ProbePeer: ~Copyable {
+///
+/// Invariant: `singles` has room for `singlesMaximum` bursts, all initialised.
+@safe struct ProbePeer: ~Copyable {
     static var libOSAddress: UInt32 { 0x0a75_0001 }
     static var address: UInt32 { 0x0a75_0002 }
     /// Pushes between two readings of the clock: with one more the libOS would give them to its device.
@@ -12,7 +14,9 @@ struct ProbePeer: ~Copyable {
 
     var stack: NetworkStack
     private var frames: FrameBurst
-    private var single: FrameBurst
+    /// Bursts of one frame each, empty between two deliveries.
+    private let singles: UnsafeMutablePointer<FrameBurst>
+    private static var singlesMaximum: Int { 16 }
     private let heap: HeapReference
 
     /// Makes it, and has the libOS leave checksums to its device where `fillsChecksums`.
@@ -25,8 +29,14 @@ struct ProbePeer: ~Copyable {
         self.stack = stack
         self.heap = heap
         frames = FrameBurst(capacity: 256, heap: heap)
-        single = FrameBurst(capacity: 1, heap: heap)
+        unsafe singles = .allocate(capacity: Self.singlesMaximum)
+        for number in 0..<Self.singlesMaximum { unsafe (singles + number).initialize(to: FrameBurst(capacity: 1, heap: heap)) }
         libOS.core.network.stack.ip.offloadsChecksums = fillsChecksums
+    }
+
+    deinit {
+        unsafe singles.deinitialize(count: Self.singlesMaximum)
+        unsafe singles.deallocate()
     }
 
     /// Takes what has to be complete.
@@ -50,11 +60,14 @@ struct ProbePeer: ~Copyable {
     /// Gives the libOS what the peer has sent, `expected` frames, one after the other, each with its poll and its events; answers the nanoseconds
     /// that this has taken.
     mutating func deliver(_ libOS: LibOS, _ now: UInt64, expected: Int) throws(DemikernelError) -> UInt64 {
-        guard stack.ip.outgoing.count == expected else { throw DemikernelError(.ioError, "the probe's packets were not sent at once") }
+        guard stack.ip.outgoing.count == expected, expected <= Self.singlesMaximum else {
+            throw DemikernelError(.ioError, "the probe's packets were not sent at once")
+        }
+        let singles = unsafe singles
+        for number in 0..<expected { unsafe singles[number].append(stack.ip.outgoing.removeFirst()) }
         let start = probeTime()
-        while !stack.ip.outgoing.isEmpty {
-            single.append(stack.ip.outgoing.removeFirst())
-            libOS.core.network.stack.receive(&single, now: now)
+        for number in 0..<expected {
+            unsafe libOS.core.network.stack.receive(&singles[number], now: now)
             libOS.core.network.stack.poll(now: now)
             libOS.core.takeNetworkEvents(now: now)
         }
