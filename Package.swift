@@ -74,7 +74,7 @@ let package = Package(
             name: "ScriptTests", dependencies: ["Demikernel", "DemikernelSimulator", .product(name: "SystemPackage", package: "swift-system")], exclude: ["Scripts", "README.md"], swiftSettings: strict),
         // What the tool decides by itself; Tests/Tool runs it.
         .testTarget(name: "DemiTests", dependencies: ["demi"], swiftSettings: strict),
-        .testTarget(name: "PacketdrillTests", dependencies: ["DemikernelPacketdrill", "Demikernel"], swiftSettings: strict),
+        .testTarget(name: "PacketdrillTests", dependencies: ["DemikernelPacketdrill", "Demikernel", "DemikernelSimulator"], swiftSettings: strict),
         .testTarget(
             name: "DemikernelConfigurationTests",
             dependencies: ["Demikernel", "DemikernelConfiguration"],

@@ -49,19 +49,52 @@ private func store(_ address: SocketAddress, _ target: UnsafeMutableRawPointer?,
     }
 }
 
-/// Calls `body` with each piece of an iovec array until one comes back short.
-private func eachPiece(_ pieces: UnsafeMutableRawPointer?, _ count: Int, _ body: (UnsafeMutableRawBufferPointer) -> Int) -> Int {
-    guard let pieces = unsafe pieces, 0...1024 ~= count else { return answer(-Int(EINVAL)) }
-    var done = 0
-    for index in 0..<count {
-        let piece = unsafe pieces.load(fromByteOffset: index * MemoryLayout<iovec>.stride, as: iovec.self)
-        guard unsafe piece.iov_len > 0 else { continue }
-        let result = unsafe body(UnsafeMutableRawBufferPointer(start: piece.iov_base, count: piece.iov_len))
-        if result < 0 { return done > 0 ? done : answer(result) }
-        done += result
-        if unsafe result < piece.iov_len { break }
+/// The pieces of an iovec array, as one message; nil for what is none.
+///
+/// Invariant: each piece is memory of the caller's for as long as its call lasts, and no longer does this exist.
+@safe
+private struct Pieces {
+    private let list: [UnsafeMutableRawBufferPointer]
+    let count: Int
+
+    init?(_ pieces: UnsafeMutableRawPointer?, _ number: Int) {
+        guard 0...1024 ~= number else { return nil }
+        var list: [UnsafeMutableRawBufferPointer] = unsafe []
+        var sum = 0
+        for index in 0..<number {
+            guard let pieces = unsafe pieces else { return nil }
+            let piece = unsafe pieces.load(fromByteOffset: index * MemoryLayout<iovec>.stride, as: iovec.self)
+            guard unsafe piece.iov_len <= 1 << 30 - sum else { return nil }
+            unsafe sum += Int(piece.iov_len)
+            unsafe list.append(UnsafeMutableRawBufferPointer(start: piece.iov_base, count: Int(piece.iov_len)))
+        }
+        unsafe self.list = list
+        count = sum
     }
-    return done
+
+    func gather() -> [UInt8] {
+        var bytes: [UInt8] = []
+        bytes.reserveCapacity(count)
+        for unsafe piece in unsafe list { unsafe bytes.append(contentsOf: piece) }
+        return bytes
+    }
+
+    func scatter(_ bytes: ArraySlice<UInt8>) {
+        var bytes = bytes
+        for unsafe piece in unsafe list {
+            let part = unsafe bytes.prefix(piece.count)
+            unsafe piece.copyBytes(from: part)
+            bytes = bytes.dropFirst(part.count)
+        }
+    }
+
+    /// Receives one message into the pieces.
+    func receive(_ call: (UnsafeMutableRawBufferPointer) -> PacketdrillWorld.Received) -> PacketdrillWorld.Received {
+        var bytes = [UInt8](repeating: 0, count: min(count, 1 << 20))
+        let received = unsafe bytes.withUnsafeMutableBytes { unsafe call($0) }
+        if received.result > 0 { scatter(bytes.prefix(received.result)) }
+        return received
+    }
 }
 
 /// Invariant: `userdata` is what `packetdrill_interface_init` retained, until `free`; buffers have the sizes that packetdrill says.
@@ -105,6 +138,8 @@ enum PacketdrillTable {
             Int32(answer(unsafe world(user).accept(descriptor) { unsafe store($0, bytes, size) }))
         }
         let connect: @convention(c) (User, Int32, Memory, UInt32) -> Int32 = { user, descriptor, bytes, size in
+            guard let bytes = unsafe bytes, size >= 2 else { return Int32(answer(-Int(EINVAL))) }
+            if unsafe bytes.loadUnaligned(as: UInt16.self) == UInt16(AF_UNSPEC) { return Int32(answer(unsafe world(user).disconnect(descriptor))) }
             guard let address = unsafe address(bytes, size) else { return Int32(answer(-Int(EINVAL))) }
             return Int32(answer(unsafe world(user).connect(descriptor, address)))
         }
@@ -117,6 +152,7 @@ enum PacketdrillTable {
             Int32(answer(unsafe world(user).control(descriptor, command, argument)))
         }
         let ioctl: @convention(c) (User, Int32, UInt, UnsafeMutablePointer<Int32>?) -> Int32 = { user, descriptor, request, target in
+            if request == 0x5421 { return Int32(answer(unsafe world(user).setNonblocking(descriptor, target.map { unsafe $0.pointee } != 0))) }
             let count = unsafe world(user).count(descriptor, request)
             if count >= 0 { unsafe target?.pointee = Int32(clamping: count) }
             return Int32(min(0, answer(count)))
@@ -135,44 +171,61 @@ enum PacketdrillTable {
 
     private static func fillData(_ table: UnsafeMutableRawPointer) {
         let read: @convention(c) (User, Int32, Memory, Int) -> Int = { user, descriptor, bytes, count in
-            answer(unsafe world(user).receive(descriptor, 0, UnsafeMutableRawBufferPointer(start: bytes, count: count)))
+            answer(unsafe world(user).receive(descriptor, 0, UnsafeMutableRawBufferPointer(start: bytes, count: count)).result)
         }
         let readv: @convention(c) (User, Int32, Memory, Int32) -> Int = { user, descriptor, pieces, count in
-            unsafe eachPiece(pieces, Int(count)) { unsafe world(user).receive(descriptor, 0, $0) }
+            guard let pieces = unsafe Pieces(pieces, Int(count)) else { return answer(-Int(EINVAL)) }
+            return answer(unsafe pieces.receive { unsafe world(user).receive(descriptor, 0, $0) }.result)
         }
         let recv: @convention(c) (User, Int32, Memory, Int, Int32) -> Int = { user, descriptor, bytes, count, flags in
-            answer(unsafe world(user).receive(descriptor, flags, UnsafeMutableRawBufferPointer(start: bytes, count: count)))
+            answer(unsafe world(user).receive(descriptor, flags, UnsafeMutableRawBufferPointer(start: bytes, count: count)).result)
         }
         let recvfrom: @convention(c) (User, Int32, Memory, Int, Int32, Memory, UnsafeMutablePointer<UInt32>?) -> Int = {
-            user, descriptor, bytes, count, flags, _, size in
+            user, descriptor, bytes, count, flags, name, size in
+            let received = unsafe world(user).receive(descriptor, flags, UnsafeMutableRawBufferPointer(start: bytes, count: count))
             // A stream has no source to tell.
-            unsafe size?.pointee = 0
-            return answer(unsafe world(user).receive(descriptor, flags, UnsafeMutableRawBufferPointer(start: bytes, count: count)))
+            if let source = received.source { unsafe store(source, name, size) } else if received.result >= 0 { unsafe size?.pointee = 0 }
+            return answer(received.result)
         }
         let recvmsg: @convention(c) (User, Int32, UnsafeMutablePointer<msghdr>?, Int32) -> Int = { user, descriptor, message, flags in
             guard let message = unsafe message else { return answer(-Int(EFAULT)) }
-            unsafe (message.pointee.msg_namelen, message.pointee.msg_controllen, message.pointee.msg_flags) = (0, 0, 0)
-            return unsafe eachPiece(UnsafeMutableRawPointer(message.pointee.msg_iov), message.pointee.msg_iovlen) {
-                unsafe world(user).receive(descriptor, flags, $0)
+            guard let pieces = unsafe Pieces(UnsafeMutableRawPointer(message.pointee.msg_iov), Int(message.pointee.msg_iovlen)) else {
+                return answer(-Int(EINVAL))
             }
+            let received = unsafe pieces.receive { unsafe world(user).receive(descriptor, flags, $0) }
+            guard received.result >= 0 else { return answer(received.result) }
+            var size = unsafe received.source == nil || message.pointee.msg_name == nil ? 0 : message.pointee.msg_namelen
+            if let source = received.source { unsafe store(source, message.pointee.msg_name, &size) }
+            unsafe message.pointee.msg_namelen = size
+            // No control messages come.
+            unsafe (message.pointee.msg_controllen, message.pointee.msg_flags) = (0, received.isTruncated ? 0x20 : 0)
+            return received.result
         }
         let write: @convention(c) (User, Int32, Memory, Int) -> Int = { user, descriptor, bytes, count in
             answer(unsafe world(user).send(descriptor, 0, UnsafeRawBufferPointer(start: bytes, count: count)))
         }
         let writev: @convention(c) (User, Int32, Memory, Int32) -> Int = { user, descriptor, pieces, count in
-            unsafe eachPiece(pieces, Int(count)) { unsafe world(user).send(descriptor, 0, UnsafeRawBufferPointer($0)) }
+            guard let pieces = unsafe Pieces(pieces, Int(count)) else { return answer(-Int(EINVAL)) }
+            return unsafe answer(pieces.gather().withUnsafeBytes { unsafe world(user).send(descriptor, 0, $0) })
         }
         let send: @convention(c) (User, Int32, Memory, Int, Int32) -> Int = { user, descriptor, bytes, count, flags in
             answer(unsafe world(user).send(descriptor, flags, UnsafeRawBufferPointer(start: bytes, count: count)))
         }
-        let sendto: @convention(c) (User, Int32, Memory, Int, Int32, Memory, UInt32) -> Int = { user, descriptor, bytes, count, flags, _, _ in
-            answer(unsafe world(user).send(descriptor, flags, UnsafeRawBufferPointer(start: bytes, count: count)))
+        let sendto: @convention(c) (User, Int32, Memory, Int, Int32, Memory, UInt32) -> Int = { user, descriptor, bytes, count, flags, name, size in
+            let target = unsafe address(name, size)
+            guard unsafe name == nil || target != nil else { return answer(-Int(EINVAL)) }
+            return answer(unsafe world(user).send(descriptor, flags, UnsafeRawBufferPointer(start: bytes, count: count), to: target))
         }
         let sendmsg: @convention(c) (User, Int32, UnsafeMutablePointer<msghdr>?, Int32) -> Int = { user, descriptor, message, flags in
             guard let message = unsafe message else { return answer(-Int(EFAULT)) }
-            return unsafe eachPiece(UnsafeMutableRawPointer(message.pointee.msg_iov), message.pointee.msg_iovlen) {
-                unsafe world(user).send(descriptor, flags, UnsafeRawBufferPointer($0))
+            guard let pieces = unsafe Pieces(UnsafeMutableRawPointer(message.pointee.msg_iov), Int(message.pointee.msg_iovlen)) else {
+                return answer(-Int(EINVAL))
             }
+            // What a control message asks for cannot be done.
+            guard unsafe message.pointee.msg_controllen == 0 else { return answer(-Int(EOPNOTSUPP)) }
+            let target = unsafe address(message.pointee.msg_name, message.pointee.msg_namelen)
+            guard unsafe message.pointee.msg_name == nil || target != nil else { return answer(-Int(EINVAL)) }
+            return unsafe answer(pieces.gather().withUnsafeBytes { unsafe world(user).send(descriptor, flags, $0, to: target) })
         }
         unsafe put(table, .read, unsafeBitCast(read, to: UInt.self))
         unsafe put(table, .readv, unsafeBitCast(readv, to: UInt.self))
@@ -259,8 +312,16 @@ enum PacketdrillTable {
                 return ready
             })
         }
-        let pipe: @convention(c) (User, Memory) -> Int32 = { _, _ in Int32(answer(-Int(ENOSYS))) }
-        let splice: @convention(c) (User, Int32, Memory, Int32, Memory, Int, UInt32) -> Int = { _, _, _, _, _, _, _ in answer(-Int(ENOSYS)) }
+        let pipe: @convention(c) (User, UnsafeMutablePointer<Int32>?) -> Int32 = { user, target in
+            guard let target = unsafe target else { return Int32(answer(-Int(EFAULT))) }
+            unsafe (target[0], target[1]) = world(user).enter { world, _ in world.descriptors.insertPipe() }
+            return 0
+        }
+        let splice: @convention(c) (User, Int32, UnsafeMutablePointer<Int64>?, Int32, UnsafeMutablePointer<Int64>?, Int, UInt32) -> Int32 = {
+            user, source, sourceOffset, target, targetOffset, count, flags in
+            let offsets = unsafe (sourceOffset?.pointee ?? 0, targetOffset?.pointee ?? 0)
+            return Int32(answer(unsafe world(user).splice(source, offsets, target, count, flags)))
+        }
         unsafe put(table, .getsockopt, unsafeBitCast(getsockopt, to: UInt.self))
         unsafe put(table, .setsockopt, unsafeBitCast(setsockopt, to: UInt.self))
         unsafe put(table, .poll, unsafeBitCast(poll, to: UInt.self))
@@ -273,33 +334,5 @@ enum PacketdrillTable {
         unsafe put(table, .epollWait, unsafeBitCast(epollWait, to: UInt.self))
         unsafe put(table, .pipe, unsafeBitCast(pipe, to: UInt.self))
         unsafe put(table, .splice, unsafeBitCast(splice, to: UInt.self))
-    }
-}
-
-extension PacketdrillWorld {
-    /// Counts what is ready until something is, or so much virtual time has passed; for ever with a negative time.
-    func waitForReadiness(milliseconds: Int32, _ count: () -> Int) -> Int {
-        let limit = milliseconds < 0 ? UInt64.max : enter { world, _ in world.now } + UInt64(milliseconds) * 1_000_000
-        while true {
-            let ready = count()
-            guard ready == 0, enter({ world, _ in world.now }) < limit else { return ready }
-            // Anything that changes ends the waiting, and so does a moment of real time.
-            usleep(500)
-        }
-    }
-
-    /// EPOLL_CTL_ADD, DEL and MOD: 1, 2, 3.
-    func changePoll(_ poll: Int32, _ operation: Int32, _ descriptor: Int32, _ events: UInt32, _ data: UInt64) -> Int {
-        enter { world, _ in
-            guard let entries = world.descriptors.polls[poll], world.descriptors[descriptor] != nil else { return -Int(EBADF) }
-            switch operation {
-            case 1 where entries[descriptor] == nil, 3 where entries[descriptor] != nil: world.descriptors.polls[poll]?[descriptor] = (events, data)
-            case 1: return -Int(EEXIST)
-            case 2 where entries[descriptor] != nil: world.descriptors.polls[poll]?[descriptor] = nil
-            case 2, 3: return -Int(ENOENT)
-            default: return -Int(EINVAL)
-            }
-            return 0
-        }
     }
 }

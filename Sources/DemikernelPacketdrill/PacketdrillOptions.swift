@@ -5,6 +5,9 @@ import Glibc
 extension PacketdrillWorld {
     /// The options that have a number.
     private enum Name {
+        static let ownProtocol: Int32 = 38
+        static let domain: Int32 = 39
+        static let onlyIPv6: Int32 = 26
         static let noDelay: Int32 = 1
         static let maximumSegment: Int32 = 2
         static let keepIdle: Int32 = 4
@@ -21,12 +24,14 @@ extension PacketdrillWorld {
             let result = unsafe Self.apply(level, name, value, to: &socket)
             guard result == 0 else { return result }
             world.descriptors[descriptor] = socket
+            if let datagram = socket.datagram { stack.udp.setReuse(datagram, socket.options.reuseAddress) }
             if let handle = socket.handle { stack.tcp.setOptions(handle, socket.options, now: world.now) }
             return 0
         }
     }
 
     private static func apply(_ level: Int32, _ name: Int32, _ value: UnsafeRawBufferPointer, to socket: inout PacketdrillDescriptors.Socket) -> Int {
+        if socket.isDatagram, level == IPPROTO_TCP { return -Int(ENOPROTOOPT) }
         if level == IPPROTO_TCP, name == Name.congestion {
             switch unsafe String(decoding: value.prefix { $0 != 0 }, as: UTF8.self) {
             case "cubic": socket.options.congestionControl = .cubic
@@ -40,6 +45,8 @@ extension PacketdrillWorld {
         let number = unsafe value.loadUnaligned(as: Int32.self)
         switch (level, name) {
         case (SOL_SOCKET, SO_REUSEADDR): socket.options.reuseAddress = number != 0
+        // An IPv6 socket has nothing to do with IPv4: what it is anyway may be asked for, and nothing else.
+        case (Int32(IPPROTO_IPV6), Name.onlyIPv6) where socket.family == .ipv6: return number != 0 ? 0 : -Int(EOPNOTSUPP)
         case (SOL_SOCKET, SO_KEEPALIVE): socket.options.keepAlive = number != 0
         // Linux doubles what it is told, for its own bookkeeping.
         case (SOL_SOCKET, SO_SNDBUF): socket.options.sendBuffer = max(1, Int(number)) * 2
@@ -61,17 +68,34 @@ extension PacketdrillWorld {
     func option(_ descriptor: Int32, _ level: Int32, _ name: Int32) -> (bytes: [UInt8], error: Int) {
         enter { world, stack in
             guard let socket = world.descriptors[descriptor] else { return ([], -Int(EBADF)) }
+            if socket.isDatagram, level == IPPROTO_TCP { return ([], -Int(ENOPROTOOPT)) }
             let information = socket.handle.map { stack.tcp.information($0) } ?? TCPInformation()
             switch (level, name) {
             case (SOL_SOCKET, SO_ERROR):
-                world.descriptors[descriptor]?.error = 0
-                return (Self.bytes(socket.hasFailed ? ECONNREFUSED : socket.error), 0)
+                if let datagram = socket.datagram { return (Self.bytes(stack.udp.pendingError(datagram)), 0) }
+                return (Self.bytes(socket.hasFailed ? ECONNREFUSED : 0), 0)
+            case (SOL_SOCKET, SO_TYPE): return (Self.bytes(socket.isDatagram ? 2 : 1), 0)
+            case (SOL_SOCKET, Name.ownProtocol): return (Self.bytes(socket.isDatagram ? 17 : 6), 0)
+            case (SOL_SOCKET, Name.domain): return (Self.bytes(socket.family == .ipv4 ? AF_INET : AF_INET6), 0)
+            case (SOL_SOCKET, SO_ACCEPTCONN): return (Self.bytes(socket.state == .listening ? 1 : 0), 0)
+            case (SOL_SOCKET, SO_LINGER): return (Self.bytes(socket.linger == nil ? 0 : 1) + Self.bytes(socket.linger ?? 0), 0)
+            case (Int32(IPPROTO_IPV6), Name.onlyIPv6) where socket.family == .ipv6: return (Self.bytes(1), 0)
             case (SOL_SOCKET, SO_REUSEADDR): return (Self.bytes(Int32(socket.options.reuseAddress ? 1 : 0)), 0)
             case (SOL_SOCKET, SO_KEEPALIVE): return (Self.bytes(Int32(socket.options.keepAlive ? 1 : 0)), 0)
             case (SOL_SOCKET, SO_SNDBUF): return (Self.bytes(Int32(clamping: socket.options.sendBuffer)), 0)
             case (SOL_SOCKET, SO_RCVBUF): return (Self.bytes(Int32(clamping: socket.options.receiveBuffer)), 0)
             case (Int32(IPPROTO_TCP), Name.noDelay): return (Self.bytes(Int32(socket.options.noDelay ?? true ? 1 : 0)), 0)
             case (Int32(IPPROTO_TCP), Name.maximumSegment): return (Self.bytes(Int32(clamping: information.maximumSegmentSize)), 0)
+            case (Int32(IPPROTO_TCP), Name.keepIdle): return (Self.bytes(Int32(clamping: socket.options.keepAliveIdle / 1_000_000_000)), 0)
+            case (Int32(IPPROTO_TCP), Name.keepInterval): return (Self.bytes(Int32(clamping: socket.options.keepAliveInterval / 1_000_000_000)), 0)
+            case (Int32(IPPROTO_TCP), Name.keepCount): return (Self.bytes(Int32(socket.options.keepAliveProbes)), 0)
+            case (Int32(IPPROTO_TCP), Name.userTimeout): return (Self.bytes(Int32(clamping: socket.options.userTimeout / 1_000_000)), 0)
+            case (Int32(IPPROTO_TCP), Name.congestion):
+                switch socket.options.congestionControl {
+                case .newReno: return (Array("reno\0".utf8), 0)
+                case .dctcp: return (Array("dctcp\0".utf8), 0)
+                default: return (Array("cubic\0".utf8), 0)
+                }
             case (Int32(IPPROTO_TCP), Name.information): return (Self.tcpInformation(information), 0)
             default: return ([], -Int(ENOPROTOOPT))
             }

@@ -21,8 +21,14 @@ final class PacketdrillWorld: @unchecked Sendable {
     var descriptors = PacketdrillDescriptors()
     private let settings: PacketdrillSettings
 
+    /// packetdrill's main thread: the one that moves time, and waits for nobody.
+    private let mainThread = pthread_self()
+
     /// How long, in milliseconds of real time, a call blocks before it is given up: whoever should end the waiting has gone.
     private static let patience = 10_000
+    /// How long, likewise, time stands still before a call on packetdrill's second thread moves it: the script has nothing more to do than to wait for
+    /// it, which packetdrill does for a second.
+    private static let stillnessMaximum = 300
     /// What the stack may do at one moment before it is taken for one that spins.
     private static let turnsMaximum = 100_000
 
@@ -73,18 +79,45 @@ final class PacketdrillWorld: @unchecked Sendable {
     /// Calls `body` again and again, each time that something has changed, until it has an answer; with `isBlocking` false once. nil where there is
     /// none, or none in time.
     func wait<Result>(isBlocking: Bool, _ body: (borrowing PacketdrillWorld, inout NetworkStack) -> Result?) -> Result? {
+        var stillness = Stillness()
         for _ in 0..<Self.patience {
             if let result = enter(body) { return result }
-            guard isBlocking else { return nil }
-            unsafe pthread_mutex_lock(mutex)
-            var limit = timespec()
-            unsafe clock_gettime(CLOCK_REALTIME, &limit)
-            limit.tv_nsec += 1_000_000
-            if limit.tv_nsec >= 1_000_000_000 { (limit.tv_sec, limit.tv_nsec) = (limit.tv_sec + 1, limit.tv_nsec - 1_000_000_000) }
-            unsafe pthread_cond_timedwait(changed, mutex, &limit)
-            unsafe pthread_mutex_unlock(mutex)
+            guard isBlocking, letPass(until: .max, &stillness) else { return nil }
         }
         return nil
+    }
+
+    /// For how many rounds of waiting time has stood still.
+    struct Stillness {
+        fileprivate var now: UInt64 = 0
+        fileprivate var rounds = 0
+    }
+
+    /// Waits until something changes, a millisecond of real time at most. A call on packetdrill's main thread has nobody else to move time: it moves to
+    /// the stack's next timer, `limit` at most. False where there is no such moment.
+    func letPass(until limit: UInt64, _ stillness: inout Stillness) -> Bool {
+        let isMain = pthread_equal(pthread_self(), mainThread) != 0
+        let now = enter { world, _ in world.now }
+        stillness.rounds = now == stillness.now ? stillness.rounds + 1 : 0
+        stillness.now = now
+        if isMain || stillness.rounds > Self.stillnessMaximum {
+            stillness.rounds = 0
+            let moved = enter { world, stack in
+                let target = min(stack.nextDeadline() ?? .max, limit)
+                guard target < .max else { return false }
+                world.advance(to: max(target, world.now), &stack)
+                return true
+            }
+            if moved || isMain { return moved }
+        }
+        unsafe pthread_mutex_lock(mutex)
+        var end = timespec()
+        unsafe clock_gettime(CLOCK_REALTIME, &end)
+        end.tv_nsec += 1_000_000
+        if end.tv_nsec >= 1_000_000_000 { (end.tv_sec, end.tv_nsec) = (end.tv_sec + 1, end.tv_nsec - 1_000_000_000) }
+        unsafe pthread_cond_timedwait(changed, mutex, &end)
+        unsafe pthread_mutex_unlock(mutex)
+        return true
     }
 
     /// A buffer of the heap with these bytes; nil where it is exhausted. Within ``enter(_:)``.

@@ -11,7 +11,7 @@ package enum Attack: UInt8, CaseIterable, Sendable {
     case neighbourStorm
     /// Answers that claim live hosts' addresses. ARP and NDP have no defence but time: RFC 826, RFC 4861, section 11.1.
     case poisoning
-    /// ICMP errors about live connections, with numbers that are not out, and about datagrams that nobody sent. RFC 5927.
+    /// ICMP errors about live connections, with numbers that are not out, and about datagrams, sent or not. RFC 5927.
     case forgedErrors
     /// IP and TCP options at random, lengths that are wrong included.
     case optionGarbage
@@ -29,7 +29,7 @@ struct AttackPlan {
     /// The longest pause between two bursts in nanoseconds, and the frames of the longest burst.
     let pause: UInt64
     let burst: Int
-    /// The heap of all hosts is this small; nil for ample.
+    /// The heap of each host is this small; nil for ample.
     let heapLimit: Int?
 
     /// Frames that it sends at most.
@@ -42,7 +42,7 @@ struct AttackPlan {
         pause = 1 << UInt64(random.number(in: 18...25))
         burst = 1 << random.number(in: 0...9)
         let starves = random.chance(0.2)
-        let limit = random.number(in: 2...6) << 21
+        let limit = random.number(in: 1...3) << 21
         kinds = settings.attacks.isEmpty ? drawn : Attack.allCases.filter(settings.attacks.contains)
         heapLimit = settings.attacks.isEmpty && starves ? limit : nil
     }

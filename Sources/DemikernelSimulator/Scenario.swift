@@ -11,7 +11,7 @@ public struct ScenarioSettings: Sendable {
     /// Hosts, 2 to 64; nil lets the seed choose.
     public var hosts: Int?
     /// Whether one more station is on the network that attacks the hosts and their connections, in ways that the seed chooses; in some seeds the
-    /// hosts' heap is small as well.
+    /// hosts' heaps are small as well.
     public var isAttacked = false
     /// For tests: these attacks and no others, with an ample heap.
     package var attacks: Set<Attack> = []
@@ -68,9 +68,12 @@ final class ScenarioWorld {
     /// The network is impaired and new connections are made.
     private(set) var isImpaired = true
     private var random: SimulationRandom
-    private let heap: Heap
+    /// One for each host.
+    private let heaps: [SimulatedHeap]
     private let log: ((String) -> Void)?
     private(set) var attacker: ScenarioAttacker?
+    /// Exchanges of datagrams that an attacker has to leave alone; none where there is no attacker.
+    private(set) var pairs: [ScenarioPair] = []
 
     /// How much longer, in virtual time, everything may take when all is well.
     private static var patience: UInt64 { 600_000_000_000 }
@@ -81,17 +84,20 @@ final class ScenarioWorld {
         simulation = Simulation(seed: settings.seed)
         random = SimulationRandom(seed: settings.seed, part: 1 << 32)
         plan = ScenarioPlan(settings, &random)
-        heap = try Heap(HeapConfiguration(limit: plan.attack?.heapLimit ?? 512 << 20, hugePages: .never, lockPages: false))
-        heap.makeCurrent()
+        let heapLimit = plan.attack?.heapLimit ?? 256 << 20
+        heaps = try plan.networks.map { _ in try SimulatedHeap(limit: heapLimit) }
         report.seed = settings.seed
         report.hosts = plan.hostCount
         for number in 0..<plan.hostCount {
             let entropy = NetworkEntropy(seed: random.next())
+            let heap = heaps[number]
+            heap.take()
             let stack = try StackHost(
                 simulation, name: "host\(number)", plan.networks[number], device: plan.devices[number], heap: heap.reference, entropy: entropy)
+            stack.heap = heap
             stack.transmitMaximum = plan.transmitMaxima[number]
             stack.reactionNanoseconds = plan.reactions[number]
-            hosts.append(try ScenarioHost(self, number, stack, heap.reference, SimulationRandom(seed: settings.seed, part: 2 << 32 + UInt64(number))))
+            hosts.append(try ScenarioHost(self, number, stack, heap, SimulationRandom(seed: settings.seed, part: 2 << 32 + UInt64(number))))
         }
         if plan.hasSwitch {
             let middle = SimulatedSwitch()
@@ -100,6 +106,7 @@ final class ScenarioWorld {
                 let attacker = ScenarioAttacker(self, attack, seed: settings.seed)
                 simulation.connect(attacker, middle, LinkConditions(), name: "attacker")
                 self.attacker = attacker
+                for number in 0..<plan.hostCount { for isIPv4 in [true, false] { pairs.append(try ScenarioPair(self, number, isIPv4: isIPv4)) } }
             }
         } else {
             simulation.connect(hosts[0].stack, hosts[1].stack, plan.impaired[0], name: "wire")
@@ -107,10 +114,11 @@ final class ScenarioWorld {
     }
 
     deinit {
-        // The hosts' stacks give back to the heap what they have, while it is the thread's.
+        // The hosts' stacks give back to their heaps what they have, while these are there.
+        pairs = []
         hosts = []
         simulation.end()
-        heap.resign()
+        for heap in heaps { heap.resign() }
     }
 
     static func replay(_ settings: ScenarioSettings) -> String {
@@ -141,8 +149,9 @@ final class ScenarioWorld {
         let end = settings.duration.nanosecondsClamped
         scheduleFaults(until: end)
         for host in hosts { host.start(until: end) }
+        for pair in pairs { pair.start(until: end) }
         if let attacker {
-            note("attacks: \(attacker.plan.kinds.map { "\($0)" }.joined(separator: ", "))" + (starves ? ", and a small heap" : ""))
+            note("attacks: \(attacker.plan.kinds.map { "\($0)" }.joined(separator: ", "))" + (starves ? ", and small heaps" : ""))
             attacker.start(until: end)
         }
         let goesOn = {
@@ -199,35 +208,46 @@ final class ScenarioWorld {
         if isBusy { return fail("stuck: \(stuck)") }
         // A network that is well: everything that is new succeeds.
         for host in hosts { host.startLastConnection() }
+        for pair in pairs { pair.startLastExchange() }
         _ = simulation.run(until: limit) { goesOn() && self.isBusy }
         guard report.failure == nil, !report.wasInterrupted else { return }
         if isBusy { return fail("stuck although nothing is lost: \(stuck)") }
+        for pair in pairs { pair.close() }
         for host in hosts { host.close() }
+        guard report.failure == nil else { return }
         // TIME_WAIT, and what the other timers still have to do: reassembly gives up after a minute.
         simulation.run(until: simulation.now + 90_000_000_000)
-        let statistics = heap.statistics
-        if statistics.liveObjects != 0 { return fail("\(statistics.liveObjects) buffers (\(statistics.liveBytes) bytes) were not returned") }
-        if statistics.faults != 0 { return fail("the heap found \(statistics.faults) faults: \(heap.faults)") }
-        if let attacker { checkDefence(attacker) }
+        for (number, heap) in heaps.enumerated() {
+            heap.take()
+            let statistics = heap.statistics
+            if statistics.liveObjects != 0 {
+                return fail("host\(number): \(statistics.liveObjects) buffers (\(statistics.liveBytes) bytes) were not returned")
+            }
+            if statistics.faults != 0 { return fail("host\(number): the heap found \(statistics.faults) faults: \(heap.faults)") }
+        }
+        if let attacker, report.failure == nil { checkDefence(attacker) }
     }
 
-    /// Whether the hosts' heap is so small that it may be exhausted.
+    /// Whether the hosts' heaps are so small that they may be exhausted.
     var starves: Bool { plan.attack?.heapLimit != nil }
 
     /// What an attacker may cost: memory within bounds; and what it did is to be seen in the counters.
     private func checkDefence(_ attacker: ScenarioAttacker) {
-        let peak = heap.statistics.peakUsedBytes
-        if peak > plan.memoryBound { return fail("the hosts used \(peak) bytes of their heap, bounded by \(plan.memoryBound)") }
-        for host in hosts { report.defenceCounters.merge(host.stack.ask { ScenarioDefences.count($0) }) { $0 + $1 } }
+        for host in hosts {
+            let (peak, bound) = (heaps[host.number].statistics.peakUsedBytes, plan.memoryBound(host.number))
+            if peak > bound { return fail("host\(host.number) used \(peak) bytes of its heap, bounded by \(bound)") }
+            report.defenceCounters.merge(host.stack.ask { ScenarioDefences.count($0) }) { $0 + $1 }
+        }
         report.defences = report.defenceCounters.values.reduce(0, +)
         if attacker.sentFrames > 1000, report.defences == 0 { fail("\(attacker.sentFrames) hostile frames, and no counter has seen one") }
     }
 
-    private var isBusy: Bool { !unfinished.isEmpty || hosts.contains { !$0.ends.isEmpty } }
+    private var isBusy: Bool { !unfinished.isEmpty || hosts.contains { !$0.ends.isEmpty } || pairs.contains(where: \.isAwaited) }
 
     /// What has not ended, for the failure's line.
     private var stuck: String {
         if let number = unfinished.min() { return connections[number].state }
+        if let pair = pairs.first(where: \.isAwaited) { return "the exchange of datagrams \(pair)" }
         guard let host = hosts.first(where: { !$0.ends.isEmpty }), let tag = host.ends.keys.min() else { return "nothing" }
         return "an end of host\(host.number) that nobody is connected to: \(host.describe(host.ends[tag]!))"
     }
@@ -238,7 +258,7 @@ final class ScenarioWorld {
         report.steps = simulation.stepCount
         for link in simulation.links { report.links += link.statistics }
         for host in hosts { report.retransmissions += host.stack.ask { $0.tcp.counters.retransmittedSegments } }
-        report.peakHeapBytes = heap.statistics.peakUsedBytes
+        report.peakHeapBytes = heaps.map(\.statistics.peakUsedBytes).max() ?? 0
     }
 
     // MARK: - Connections
@@ -252,4 +272,10 @@ final class ScenarioWorld {
     }
 
     func finished(_ connection: ScenarioConnection) { unfinished.remove(connection.number) }
+
+    /// The exchange that has a socket of this tag on a host.
+    func pair(of host: Int, tag: UInt32) -> ScenarioPair? {
+        let index = ScenarioPair.index(host: host, tag: tag, hostCount: plan.hostCount)
+        return pairs.indices.contains(index) ? pairs[index] : nil
+    }
 }

@@ -9,6 +9,13 @@ final class ScenarioAttacker: SimulatedNode {
     /// Connections of its own, by their local port.
     var peers: [UInt16: HostilePeer] = [:]
     var nextPeerPort: UInt16 = 20_000
+    /// A connected UDP socket about which it has forged an error.
+    struct Quoted: Hashable {
+        let host: Int
+        let port: UInt16
+        let isIPv4: Bool
+    }
+    var quoted: Set<Quoted> = []
     /// Frames that came its way, the last of them.
     private(set) var seen: [[UInt8]] = []
     private(set) var sentFrames = 0
@@ -66,7 +73,7 @@ final class ScenarioAttacker: SimulatedNode {
         case .fragmentFlood: floodFragment(victim)
         case .neighbourStorm: stormNeighbours(victim)
         case .poisoning: poison(victim)
-        case .forgedErrors: forgeError()
+        case .forgedErrors: random.chance(0.6) ? forgeError() : forgeDatagramError(victim)
         case .optionGarbage: sendGarbageOptions(victim)
         case .mutations: mutate(victim)
         case .hostilePeers: connectHostile(victim)

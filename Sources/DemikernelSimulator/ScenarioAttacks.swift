@@ -105,7 +105,7 @@ extension ScenarioAttacker {
         }
     }
 
-    /// Errors about a segment of a live connection that is not out, and about datagrams that nobody sent.
+    /// Errors about a segment of a live connection that is not out.
     func forgeError() {
         guard let live = liveDirection() else { return }
         let numbers = live.numbers
@@ -117,19 +117,47 @@ extension ScenarioAttacker {
                         : numbers.sendNext &+ live.outgoing &+ UInt32(random.number(in: 0...100_000))), 4)
         let victim = address(live.victim, isIPv4: live.isIPv4)
         let peer = address(live.peer, isIPv4: live.isIPv4)
-        // Or about a datagram of a port that nobody has, long enough for not to fit.
-        let datagram = AttackFrame.udp(
-            from: victim, port: UInt16(random.number(in: 6_000...65_535)), to: peer, port: numbers.remotePort, garbage(1_400))
-        let inner = random.chance(0.3)
-            ? AttackFrame.packet(from: victim, to: peer, proto: 17, datagram)
-            : AttackFrame.packet(from: victim, to: peer, proto: 6, quoted + garbage(random.chance(0.5) ? 12 : 0))
-        let kinds: [(UInt8, UInt8, UInt32)] = live.isIPv4
+        sendError(
+            to: live.victim, about: AttackFrame.packet(from: victim, to: peer, proto: 6, quoted + garbage(random.chance(0.5) ? 12 : 0)),
+            isIPv4: live.isIPv4, by: peer)
+    }
+
+    /// Errors about datagrams: of sockets that talk, of one that is connected and has sent nothing, of one that has no peer, of one that has another,
+    /// and of none.
+    func forgeDatagramError(_ victim: Int) {
+        let isIPv4 = random.chance(0.6)
+        let count = world.plan.hostCount
+        let (next, previous) = ((victim + 1) % count, (victim + count - 1) % count)
+        let (caller, answerer, silent) = (ScenarioPair.Role.caller.port, ScenarioPair.Role.answerer.port, ScenarioPair.Role.silent.port)
+        let (port, peer, peerPort): (UInt16, Int, UInt16)
+        switch random.number(in: 0...6) {
+        case 0: (port, peer, peerPort) = (caller, next, answerer)
+        case 1: (port, peer, peerPort) = (answerer, previous, caller)
+        case 2: (port, peer, peerPort) = (silent, next, silent)
+        case 3: (port, peer, peerPort) = (5000, next, 5000)
+        case 4: (port, peer, peerPort) = (caller, next, silent)
+        case 5: (port, peer, peerPort) = (caller, 70, answerer)
+        default: (port, peer, peerPort) = (UInt16(random.number(in: 6_000...65_535)), next, answerer)
+        }
+        if (port == caller && peer == next && peerPort == answerer) || (port == answerer && peer == previous && peerPort == caller) {
+            quoted.insert(Quoted(host: victim, port: port, isIPv4: isIPv4))
+        }
+        let (from, to) = (address(victim, isIPv4: isIPv4), address(peer, isIPv4: isIPv4))
+        let datagram = AttackFrame.udp(from: from, port: port, to: to, port: peerPort, garbage(random.chance(0.5) ? 1_400 : 8))
+        sendError(to: victim, about: AttackFrame.packet(from: from, to: to, proto: 17, datagram), isIPv4: isIPv4, by: to)
+    }
+
+    /// Sends one error of any kind about a packet, by its receiver or by a router that nobody knows.
+    private func sendError(to victim: Int, about inner: [UInt8], isIPv4: Bool, by peer: [UInt8]) {
+        let kinds: [(UInt8, UInt8, UInt32)] = isIPv4
             ? [(3, 3, 0), (3, 2, 0), (3, 1, 0), (3, 13, 0), (3, 4, 68), (3, 4, 0), (11, 0, 0), (12, 0, 0), (5, 1, number()), (4, 0, 0)]
             : [(1, 4, 0), (1, 1, 0), (1, 0, 0), (2, 0, 100), (2, 0, 1280), (3, 0, 0), (4, 1, 40), (4, 0, 0)]
         let kind = kinds[random.number(in: 0...kinds.count - 1)]
         let body = random.chance(0.1) ? Array(inner.prefix(random.number(in: 0...inner.count))) : inner
-        let source = random.chance(0.5) ? peer : address(70, isIPv4: live.isIPv4)
-        send(to: live.victim, AttackFrame.icmp(from: source, to: victim, type: kind.0, code: kind.1, rest: kind.2, body))
+        let source = random.chance(0.5) ? peer : address(70, isIPv4: isIPv4)
+        send(
+            to: victim,
+            AttackFrame.icmp(from: source, to: address(victim, isIPv4: isIPv4), type: kind.0, code: kind.1, rest: kind.2, body))
     }
 
     func sendGarbageOptions(_ victim: Int) {

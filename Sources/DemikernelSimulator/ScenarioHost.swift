@@ -7,7 +7,7 @@ final class ScenarioHost {
     /// Its ends of connections by their tags.
     private(set) var ends: [UInt32: ScenarioEnd] = [:]
     private unowned let world: ScenarioWorld
-    private let heap: HeapReference
+    private let ownHeap: SimulatedHeap
     private var random: SimulationRandom
     private var freeTags: [UInt32] = []
     private var nextTag: UInt32 = 16
@@ -23,11 +23,11 @@ final class ScenarioHost {
     /// What it sends to somebody whom it does not know, where there is an attacker.
     private static var baitBytes: Int { 16_384 }
 
-    init(_ world: ScenarioWorld, _ number: Int, _ stack: StackHost, _ heap: HeapReference, _ random: SimulationRandom) throws {
+    init(_ world: ScenarioWorld, _ number: Int, _ stack: StackHost, _ heap: SimulatedHeap, _ random: SimulationRandom) throws {
         self.world = world
         self.number = number
         self.stack = stack
-        self.heap = heap
+        ownHeap = heap
         self.random = random
         for (tag, family) in [(UInt32(0), AddressFamily.ipv4), (1, .ipv6)] {
             listeners.append(try stack.use { stack throws(DemikernelError) in
@@ -41,6 +41,11 @@ final class ScenarioHost {
     }
 
     private var simulation: Simulation { stack.simulation }
+    /// Its heap, this thread's from here on.
+    var heap: HeapReference {
+        ownHeap.take()
+        return ownHeap.reference
+    }
 
     // MARK: - The course of things
 
@@ -124,6 +129,7 @@ final class ScenarioHost {
         switch event.tag {
         case 0, 1: accept(listeners[Int(event.tag)])
         case 2, 3: receiveDatagrams(datagramSockets[Int(event.tag) - 2])
+        case 4..<16: world.pair(of: number, tag: event.tag)?.handle(event)
         default:
             // What happens to a socket that is closed concerns nobody.
             guard let end = ends[event.tag] else { return }
@@ -390,7 +396,13 @@ final class ScenarioHost {
     }
 
     private func receiveDatagrams(_ socket: UDPSocket) {
-        while let (list, source) = stack.use({ $0.udp.receive(socket) }) {
+        while true {
+            let reading = stack.use { $0.udp.read(socket) }
+            // RFC 1122, section 4.1.3.3: what has no peer is told nothing, since nobody could say whom it is about.
+            guard reading.errno == 0 else { return world.fail("error \(reading.errno) at host\(number)'s socket of datagrams that has no peer") }
+            guard !reading.segment.isNull else { return }
+            let list = SegmentList.single(reading.segment)
+            let source = SocketAddress(reading.source, port: reading.port)
             defer { list.releaseAll() }
             var bytes = [UInt8](repeating: 0, count: list.byteCount)
             _ = unsafe bytes.withUnsafeMutableBytes { unsafe list.copyBytes(to: $0) }

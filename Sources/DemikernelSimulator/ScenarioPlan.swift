@@ -54,13 +54,12 @@ struct ScenarioPlan {
         if settings.isAttacked { attack = AttackPlan(settings, &random) }
     }
 
-    /// What all hosts together may have in their heap: buffers of their connections, as far as the program opens them; what waits for neighbours,
-    /// in reassembly, and on an attacker's connections.
-    var memoryBound: Int {
-        networks.reduce(16 << 20) { sum, network in
-            let connection = 2 * network.tcp.receiveBuffer + network.tcp.sendBuffer + (128 << 10)
-            return sum + 2 * ScenarioHost.connectionsMaximum * connection + 2 * network.reassembly.bytesMaximum + (4 << 20)
-        }
+    /// What a host may have in its heap: buffers of its connections, as far as the program opens them; what waits for neighbours, in reassembly, and
+    /// on an attacker's connections.
+    func memoryBound(_ host: Int) -> Int {
+        let network = networks[host]
+        let connection = 2 * network.tcp.receiveBuffer + network.tcp.sendBuffer + (128 << 10)
+        return 2 * ScenarioHost.connectionsMaximum * connection + 2 * network.reassembly.bytesMaximum + (8 << 20)
     }
 
     private static func impair(_ link: LinkConditions, _ loss: Double, _ random: inout SimulationRandom) -> LinkConditions {

@@ -2,7 +2,7 @@ package import Demikernel
 
 /// A network stack as a node: frames of its links go in, what it wants to send goes out, and its timers run at the times that it asks for.
 ///
-/// All stacks of one simulation share one heap, whose objects are all given back in the end. Its program is called back with events.
+/// Its heap is its own, or one that all of a simulation share. Its program is called back with events.
 package final class StackHost: SimulatedNode {
     package let name: String
     package unowned let simulation: Simulation
@@ -16,6 +16,8 @@ package final class StackHost: SimulatedNode {
     package var reactionNanoseconds: UInt64 = 0
     /// Turns at one moment, with the stack asking for another each time, that are taken for a stack that spins.
     package static var turnsMaximum: Int { 10_000 }
+    /// The heap of this host alone, to be this thread's whenever the host does anything; nil where all share one, which is.
+    package var heap: SimulatedHeap?
     /// The stack asks again and again to be polled at one moment.
     package private(set) var isSpinning = false
 
@@ -67,13 +69,18 @@ package final class StackHost: SimulatedNode {
     package func use<Result, Failure: Error>(_ body: (inout NetworkStack) throws(Failure) -> Result) throws(Failure) -> Result {
         // A turn looks by itself at what is to be sent, and when the stack wants the next one.
         defer { if !isInTurn { wake(at: simulation.now) } }
+        heap?.take()
         return try body(&stack)
     }
 
     /// Lends out the stack for questions.
-    package func ask<Result>(_ body: (inout NetworkStack) -> Result) -> Result { body(&stack) }
+    package func ask<Result>(_ body: (inout NetworkStack) -> Result) -> Result {
+        heap?.take()
+        return body(&stack)
+    }
 
     private func turn() {
+        heap?.take()
         let now = simulation.now
         turns = now == turnTime ? turns + 1 : 0
         turnTime = now

@@ -1,5 +1,6 @@
 import Glibc
 @testable import DemikernelPacketdrill
+@testable import DemikernelSimulator
 
 /// Calls the table as packetdrill does.
 ///
@@ -38,7 +39,9 @@ final class Driver: @unchecked Sendable {
     typealias Poll = @convention(c) (UnsafeMutableRawPointer?, UnsafeMutablePointer<pollfd>?, UInt, Int32) -> Int32
     typealias Control = @convention(c) (UnsafeMutableRawPointer?, Int32, Int32, Int) -> Int32
 
-    func socket(_ domain: Int32 = AF_INET, type: Int32 = 1) -> Int32 { unsafe function(.socket, as: Numbers.self)(user, domain, type, 6) }
+    func socket(_ domain: Int32 = AF_INET, type: Int32 = 1) -> Int32 {
+        unsafe function(.socket, as: Numbers.self)(user, domain, type, type & 0xf == 2 ? 17 : 6)
+    }
     func listen(_ descriptor: Int32) -> Int32 { unsafe function(.listen, as: Numbers.self)(user, descriptor, 8, 0) }
     func close(_ descriptor: Int32) -> Int32 { unsafe function(.close, as: Numbers.self)(user, descriptor, 0, 0) }
     func shutdown(_ descriptor: Int32, _ how: Int32) -> Int32 { unsafe function(.shutdown, as: Numbers.self)(user, descriptor, how, 0) }
@@ -82,6 +85,76 @@ final class Driver: @unchecked Sendable {
         return result == 0 ? Array(bytes.prefix(Int(size))) : nil
     }
 
+    typealias SendTo = @convention(c) (UnsafeMutableRawPointer?, Int32, UnsafeMutableRawPointer?, Int, Int32, UnsafeMutableRawPointer?, UInt32) -> Int
+    typealias ReceiveFrom = @convention(c) (
+        UnsafeMutableRawPointer?, Int32, UnsafeMutableRawPointer?, Int, Int32, UnsafeMutableRawPointer?, UnsafeMutablePointer<UInt32>?
+    ) -> Int
+    typealias Message = @convention(c) (UnsafeMutableRawPointer?, Int32, UnsafeMutablePointer<msghdr>?, Int32) -> Int
+    typealias Count = @convention(c) (UnsafeMutableRawPointer?, Int32, UInt, UnsafeMutablePointer<Int32>?) -> Int32
+    typealias Pipe = @convention(c) (UnsafeMutableRawPointer?, UnsafeMutablePointer<Int32>?) -> Int32
+    typealias Splice = @convention(c) (
+        UnsafeMutableRawPointer?, Int32, UnsafeMutablePointer<Int64>?, Int32, UnsafeMutablePointer<Int64>?, Int, UInt32
+    ) -> Int32
+
+    func send(_ descriptor: Int32, _ bytes: [UInt8], to address: [UInt8], flags: Int32 = 0) -> Int {
+        var (bytes, address) = (bytes, address)
+        return unsafe bytes.withUnsafeMutableBytes { bytes in
+            unsafe address.withUnsafeMutableBytes { address in
+                unsafe function(.sendto, as: SendTo.self)(user, descriptor, bytes.baseAddress, bytes.count, flags, address.baseAddress, UInt32(address.count))
+            }
+        }
+    }
+
+    func receive(_ descriptor: Int32, _ count: Int, flags: Int32 = 0) -> (count: Int, bytes: [UInt8], source: [UInt8]) {
+        var bytes = [UInt8](repeating: 0, count: count)
+        var source = [UInt8](repeating: 0, count: 128)
+        var size: UInt32 = 128
+        let result = unsafe bytes.withUnsafeMutableBytes { bytes in
+            unsafe source.withUnsafeMutableBytes { source in
+                unsafe function(.recvfrom, as: ReceiveFrom.self)(user, descriptor, bytes.baseAddress, bytes.count, flags, source.baseAddress, &size)
+            }
+        }
+        return (result, Array(bytes.prefix(max(0, result))), Array(source.prefix(Int(size))))
+    }
+
+    /// sendmsg(2) or recvmsg(2) with two pieces; what the header says afterwards.
+    func message(
+        _ slot: PacketdrillTable.Slot, _ descriptor: Int32, _ first: inout [UInt8], _ second: inout [UInt8], name: inout [UInt8]
+    ) -> (count: Int, nameCount: Int, flags: Int32) {
+        var header = unsafe msghdr()
+        let count = unsafe first.withUnsafeMutableBytes { first in
+            unsafe second.withUnsafeMutableBytes { second in
+                unsafe name.withUnsafeMutableBytes { name in
+                    var pieces = unsafe [iovec(iov_base: first.baseAddress, iov_len: first.count), iovec(iov_base: second.baseAddress, iov_len: second.count)]
+                    return unsafe pieces.withUnsafeMutableBufferPointer { pieces in
+                        unsafe (header.msg_iov, header.msg_iovlen) = (pieces.baseAddress, 2)
+                        if name.count > 0 { unsafe (header.msg_name, header.msg_namelen) = (name.baseAddress, UInt32(name.count)) }
+                        return unsafe function(slot, as: Message.self)(user, descriptor, &header, 0)
+                    }
+                }
+            }
+        }
+        return unsafe (count, Int(header.msg_namelen), header.msg_flags)
+    }
+
+    func ioctl(_ descriptor: Int32, _ request: UInt, _ value: Int32 = 0) -> (result: Int32, value: Int32) {
+        var value = value
+        let result = unsafe function(.ioctl, as: Count.self)(user, descriptor, request, &value)
+        return (result, value)
+    }
+
+    func pipe() -> (reader: Int32, writer: Int32) {
+        var ends: [Int32] = [-1, -1]
+        let result = unsafe ends.withUnsafeMutableBufferPointer { unsafe function(.pipe, as: Pipe.self)(user, $0.baseAddress) }
+        return result == 0 ? (ends[0], ends[1]) : (-1, -1)
+    }
+
+    /// As packetdrill: with a pointer to each offset, whatever the script says.
+    func splice(_ source: Int32, _ target: Int32, _ count: Int, flags: UInt32 = 0, offset: Int64 = 0) -> Int32 {
+        var (from, to): (Int64, Int64) = (offset, 0)
+        return unsafe function(.splice, as: Splice.self)(user, source, &from, target, &to, count, flags)
+    }
+
     func inject(_ packet: [UInt8]) -> Int32 {
         var packet = packet
         return unsafe packet.withUnsafeMutableBytes { unsafe function(.netdevSend, as: Inject.self)(user, $0.baseAddress, $0.count) }
@@ -107,9 +180,9 @@ final class Driver: @unchecked Sendable {
         return Int64(value.tv_sec) * 1_000_000 + Int64(value.tv_usec)
     }
 
-    func poll(_ descriptor: Int32, _ events: Int32) -> Int32 {
+    func poll(_ descriptor: Int32, _ events: Int32, milliseconds: Int32 = 0) -> Int32 {
         var entry = pollfd(fd: descriptor, events: Int16(events), revents: 0)
-        let result = unsafe function(.poll, as: Poll.self)(user, &entry, 1, 0)
+        let result = unsafe function(.poll, as: Poll.self)(user, &entry, 1, milliseconds)
         return result > 0 ? Int32(entry.revents) : result
     }
 }
@@ -131,27 +204,11 @@ struct Segment: Equatable {
     var options: [UInt8] = []
     var payload: [UInt8] = []
 
-    private static func word(_ value: UInt16) -> [UInt8] { [UInt8(value >> 8), UInt8(truncatingIfNeeded: value)] }
-    private static func long(_ value: UInt32) -> [UInt8] { word(UInt16(value >> 16)) + word(UInt16(truncatingIfNeeded: value)) }
-
-    static func sum(_ bytes: [UInt8]) -> UInt16 {
-        var sum: UInt32 = 0
-        for (index, byte) in bytes.enumerated() { sum += index % 2 == 0 ? UInt32(byte) << 8 : UInt32(byte) }
-        while sum >> 16 != 0 { sum = sum & 0xffff + sum >> 16 }
-        return UInt16(sum)
-    }
-
-    private func pseudoHeader(_ count: Int) -> [UInt8] { source + destination + Self.long(UInt32(count)) + [0, 0, 0, 6] }
-
     var packet: [UInt8] {
-        var segment = Self.word(sourcePort) + Self.word(destinationPort) + Self.long(sequence) + Self.long(acknowledgement)
-        segment += [UInt8((20 + options.count) / 4) << 4, flags] + Self.word(window) + [0, 0, 0, 0] + options + payload
-        let check = ~Self.sum(pseudoHeader(segment.count) + segment)
-        segment.replaceSubrange(16..<18, with: Self.word(check))
-        if isIPv6 { return [0x60, 0, 0, 0] + Self.word(UInt16(segment.count)) + [6, 64] + source + destination + segment }
-        var header: [UInt8] = [0x45, 0] + Self.word(UInt16(20 + segment.count)) + [0, 0, 0x40, 0, 64, 6, 0, 0] + source + destination
-        header.replaceSubrange(10..<12, with: Self.word(~Self.sum(header)))
-        return header + segment
+        AttackFrame.tcp(
+            .init(
+                source: source, destination: destination, sourcePort: sourcePort, destinationPort: destinationPort, sequence: sequence,
+                acknowledgment: acknowledgement, flags: flags, window: window, options: options, payload: payload))
     }
 
     init(from source: [UInt8], _ sourcePort: UInt16, to destination: [UInt8], _ destinationPort: UInt16, _ flags: UInt8, _ sequence: UInt32, _ acknowledgement: UInt32 = 0) {
@@ -167,17 +224,37 @@ struct Segment: Equatable {
         guard packet.count >= start + 20, packet[isIPv6 ? 6 : 9] == 6 else { return nil }
         source = Array(isIPv6 ? packet[8..<24] : packet[12..<16])
         destination = Array(isIPv6 ? packet[24..<40] : packet[16..<20])
-        func word(_ place: Int) -> UInt16 { UInt16(packet[start + place]) << 8 | UInt16(packet[start + place + 1]) }
-        sourcePort = word(0)
-        destinationPort = word(2)
-        sequence = UInt32(word(4)) << 16 | UInt32(word(6))
-        acknowledgement = UInt32(word(8)) << 16 | UInt32(word(10))
+        func long(_ place: Int) -> UInt32 { UInt32(packet.bigEndian16(start + place)) << 16 | UInt32(packet.bigEndian16(start + place + 2)) }
+        sourcePort = packet.bigEndian16(start)
+        destinationPort = packet.bigEndian16(start + 2)
+        sequence = long(4)
+        acknowledgement = long(8)
         flags = packet[start + 13]
-        window = word(14)
+        window = packet.bigEndian16(start + 14)
         let end = start + Int(packet[start + 12] >> 4) * 4
         options = Array(packet[(start + 20)..<end])
         payload = Array(packet[end...])
-        if !isIPv6, Self.sum(Array(packet[..<20])) != 0xffff { return nil }
-        if Self.sum(pseudoHeader(packet.count - start) + packet[start...]) != 0xffff { return nil }
+        guard Packet.isIntact(packet) else { return nil }
+    }
+}
+
+/// What an IP packet says, whatever it carries.
+enum Packet {
+    static func start(_ packet: [UInt8]) -> Int { packet[0] >> 4 == 6 ? 40 : 20 }
+    static func proto(_ packet: [UInt8]) -> UInt8 { packet[packet[0] >> 4 == 6 ? 6 : 9] }
+
+    /// Whether the header's checksum and the transport's are right.
+    static func isIntact(_ packet: [UInt8]) -> Bool {
+        let start = start(packet)
+        if start == 20, packet.checksum(0..<20) != 0 { return false }
+        let addresses = start == 40 ? 8..<40 : 12..<20
+        let pseudo = UInt32(~packet.checksum(addresses)) + UInt32(packet.count - start) + UInt32(proto(packet))
+        return packet.checksum(start..<packet.count, adding: pseudo) == 0
+    }
+
+    /// A UDP datagram as a packet.
+    static func datagram(from source: [UInt8], _ port: UInt16, to destination: [UInt8], _ destinationPort: UInt16, _ payload: [UInt8]) -> [UInt8] {
+        AttackFrame.packet(
+            from: source, to: destination, proto: 17, AttackFrame.udp(from: source, port: port, to: destination, port: destinationPort, payload))
     }
 }

@@ -5,18 +5,18 @@ import Testing
 
 /// The adapter as packetdrill drives it: raw packets, virtual time, POSIX answers.
 @Suite struct PacketdrillTests {
-    private static let local: [UInt8] = [192, 168, 0, 1]
-    private static let remote: [UInt8] = [192, 0, 2, 1]
-    private static let local6: [UInt8] = [0xfd, 0x3d, 0xfa, 0x7b, 0xd1, 0x7d, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1]
-    private static let remote6: [UInt8] = [0x20, 0x01, 0x0d, 0xb8] + [UInt8](repeating: 0, count: 11) + [1]
+    static let local: [UInt8] = [192, 168, 0, 1]
+    static let remote: [UInt8] = [192, 0, 2, 1]
+    static let local6: [UInt8] = [0xfd, 0x3d, 0xfa, 0x7b, 0xd1, 0x7d, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1]
+    static let remote6: [UInt8] = [0x20, 0x01, 0x0d, 0xb8] + [UInt8](repeating: 0, count: 11) + [1]
     private static let options: [UInt8] = [2, 4, 5, 0xb4, 4, 2, 8, 10, 0, 0, 0, 100, 0, 0, 0, 0, 1, 3, 3, 7]
 
-    private static func address(_ bytes: [UInt8], _ port: UInt16) -> [UInt8] {
+    static func address(_ bytes: [UInt8], _ port: UInt16) -> [UInt8] {
         let head = [UInt8(bytes.count == 16 ? AF_INET6 : AF_INET), 0, UInt8(port >> 8), UInt8(truncatingIfNeeded: port)]
         return bytes.count == 16 ? head + [0, 0, 0, 0] + bytes + [0, 0, 0, 0] : head + bytes + [UInt8](repeating: 0, count: 8)
     }
 
-    private static func listener(_ driver: Driver, _ own: [UInt8]) -> Int32 {
+    static func listener(_ driver: Driver, _ own: [UInt8]) -> Int32 {
         let listener = driver.socket(own.count == 16 ? AF_INET6 : AF_INET)
         #expect(driver.set(listener, SOL_SOCKET, SO_REUSEADDR, 1) == 0)
         #expect(driver.bind(listener, address(own, 8080)) == 0)
@@ -25,13 +25,13 @@ import Testing
     }
 
     /// What the stack sends next, with its time.
-    private static func next(_ driver: Driver) throws -> (segment: Segment, time: Int64) {
+    static func next(_ driver: Driver) throws -> (segment: Segment, time: Int64) {
         let sniffed = try #require(driver.sniff())
         return (try #require(Segment(sniffed.packet)), sniffed.time)
     }
 
     /// The handshake of a peer; answers our segment's sequence number.
-    private static func shake(_ driver: Driver, own: [UInt8], peer: [UInt8], options: [UInt8] = []) throws -> UInt32 {
+    static func shake(_ driver: Driver, own: [UInt8], peer: [UInt8], options: [UInt8] = []) throws -> UInt32 {
         var syn = Segment(from: peer, 40_000, to: own, 8080, Segment.syn, 0)
         syn.options = options
         #expect(driver.inject(syn.packet) == 0)
@@ -151,7 +151,7 @@ import Testing
 }
 
 /// Runs `body` on a thread of its own while `other` runs here, and waits for it.
-private func withUnsafeThread(_ body: @escaping @Sendable () -> Void, whileRunning other: () throws -> Void) throws {
+func withUnsafeThread(_ body: @escaping @Sendable () -> Void, whileRunning other: () throws -> Void) throws {
     final class Work: Sendable {
         let body: @Sendable () -> Void
         init(_ body: @escaping @Sendable () -> Void) { self.body = body }

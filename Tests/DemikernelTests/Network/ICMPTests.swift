@@ -196,6 +196,26 @@ import TestSupport
         #expect(host.end() == 0)
     }
 
+    @Test func `a connected socket that has sent nothing to this peer is told nothing (RFC 8085, section 5.2)`() throws {
+        var host = try host()
+        let socket = try host.bind("0.0.0.0:1000", tag: 8)
+        try host.stack.udp.connect(socket, to: SocketAddress("192.0.2.9:7")!, ip: &host.stack.ip)
+        let target = IPAddress("192.0.2.9")!
+        let quoted = ipv4(.udp, udp(pattern(1400), from: NetworkHost.v4, 1000, to: target, 7), from: NetworkHost.v4, to: target)
+        let errors: [ICMPv4] = [.destinationUnreachable(.port, nextHopMTU: 0), .destinationUnreachable(.fragmentationNeeded, nextHopMTU: 1000)]
+        for error in errors { host.receive(ethernet(.ipv4, ipv4(.icmp, icmpv4(error, Array(quoted.prefix(28)))))) }
+        let (found, mtus) = (host.stack.udp.pendingError(socket), host.stack.ip.pathMTUs.count)
+        #expect(host.events().isEmpty && found == 0 && mtus == 0)
+        // With another peer it is the same again.
+        _ = try host.send(socket, [1])
+        try host.stack.udp.connect(socket, to: SocketAddress("192.0.2.10:7")!, ip: &host.stack.ip)
+        try host.stack.udp.connect(socket, to: SocketAddress("192.0.2.9:7")!, ip: &host.stack.ip)
+        for error in errors { host.receive(ethernet(.ipv4, ipv4(.icmp, icmpv4(error, Array(quoted.prefix(28)))))) }
+        let later = host.stack.udp.pendingError(socket)
+        #expect(later == 0)
+        #expect(host.end() == 0)
+    }
+
     @Test func `an error about what was never sent changes nothing (RFC 5927)`() throws {
         var host = try host()
         let socket = try host.bind("0.0.0.0:1000", tag: 8)
@@ -280,7 +300,10 @@ import TestSupport
 
     @Test func `a flood of "does not fit" fills a bounded table`() throws {
         var host = try host { configuration, _ in configuration.pathMTUCapacity = 8 }
-        _ = try host.bind("0.0.0.0:1")
+        let socket = try host.bind("0.0.0.0:1")
+        try host.introduce(Peer.v4, Peer.mac)
+        // What has sent nothing is not believed to have.
+        _ = try host.send(socket, [1], to: "10.0.0.2:2")
         for number in 0..<100 {
             let target = IPAddress(ipv4: 0xc000_0200 + UInt32(number))
             let packet = ipv4(.udp, udp(pattern(1400), from: NetworkHost.v4, 1, to: target, 2), from: NetworkHost.v4, to: target)

@@ -1,13 +1,13 @@
 /// What `read` found on a socket: an error, a datagram, or nothing.
 package struct UDPReading: BitwiseCopyable {
     /// A positive errno that ICMP brought; else 0.
-    var errno: Int32 = 0
+    package internal(set) var errno: Int32 = 0
     /// The datagram; null for none.
-    var segment = Segment.null
-    var source = IPAddress.ipv4Unspecified
-    var port: UInt16 = 0
+    package internal(set) var segment = Segment.null
+    package internal(set) var source = IPAddress.ipv4Unspecified
+    package internal(set) var port: UInt16 = 0
     /// Whether the next `read` may have something without an event before it.
-    var hasMore = false
+    package internal(set) var hasMore = false
 }
 
 extension UDP {
@@ -195,16 +195,18 @@ extension UDP {
     // MARK: - Errors
 
     /// What ICMP says about a datagram of this host's from `source` to `destination`, of which `quotedTransport` is the beginning. Reported
-    /// to the socket that is connected there: RFC 1122, section 4.1.3.3. Anything may be forged here but has to name a connection exactly.
+    /// to the socket that is connected there, and has sent: RFC 1122, section 4.1.3.3; RFC 8085, section 5.2. A forger has to name a connection
+    /// exactly, and finds nothing where nothing was said yet.
     package mutating func receiveError(
         source: IPAddress, destination: IPAddress, quotedTransport: PacketBytes, error: ICMPError, ip: inout NetworkLayer,
         events: inout SocketEvents, now: UInt64
     ) {
-        guard quotedTransport.count >= UDPHeader.byteCount else { return }
+        guard quotedTransport.count >= UDPHeader.byteCount, quotedTransport.load16(4) >= UInt16(UDPHeader.byteCount) else {
+            return ip.counters.icmpErrorsIgnored &+= 1
+        }
         let both = UInt32(quotedTransport.load16(2)) &<< 16 | UInt32(quotedTransport.load16(0))
-        guard ports[Int(both & 0xffff)].connected != 0 else { return }
         let slot = connectedSocket(from: destination, to: source, ports: both)
-        guard slot != .max else { return }
+        guard slot != .max, sockets[unchecked: slot].hasSent else { return ip.counters.icmpErrorsIgnored &+= 1 }
         counters.errorsReceived &+= 1
         // The path has taken note of a smaller MTU already: the next datagram is sent in pieces.
         if case .packetTooBig = error { return }
@@ -212,21 +214,23 @@ extension UDP {
         events.append(.failed, tag: sockets[unchecked: slot].tag)
     }
 
-    /// Whether a datagram from `source` to `destination`, of which `quotedTransport` is the beginning, can be one of this host's: a socket without
-    /// a peer has its port, and sends from that address, or a socket has exactly this peer. Complexity: O(sockets of the port).
+    /// Whether a datagram from `source` to `destination`, of which `quotedTransport` is the beginning, can be one of this host's: a socket that has
+    /// sent has its port and no peer, and sends from that address, or has exactly this peer. Complexity: O(sockets of the port).
     package mutating func couldHaveSent(
         source: IPAddress, destination: IPAddress, quotedTransport: PacketBytes, ip: inout NetworkLayer
     ) -> Bool {
         guard quotedTransport.count >= UDPHeader.byteCount, quotedTransport.load16(4) >= UInt16(UDPHeader.byteCount) else { return false }
         let both = UInt32(quotedTransport.load16(2)) &<< 16 | UInt32(quotedTransport.load16(0))
         let port = ports[Int(both & 0xffff)]
-        if port.connected != 0, connectedSocket(from: destination, to: source, ports: both) != .max { return true }
+        let slot = port.connected != 0 ? connectedSocket(from: destination, to: source, ports: both) : .max
+        if slot != .max, sockets[unchecked: slot].hasSent { return true }
         var link = port.open
         while link != 0 {
+            defer { link = sockets[unchecked: link &- 1].next }
+            guard sockets[unchecked: link &- 1].hasSent else { continue }
             let local = sockets[unchecked: link &- 1].local
             // One that is bound to all addresses, a group or a broadcast sends from any of this host's.
             if local == source || local.isIPv4 == source.isIPv4 && !ip.isOwn(local) { return true }
-            link = sockets[unchecked: link &- 1].next
         }
         return false
     }

@@ -12,7 +12,7 @@ package struct UDPSocket: BitwiseCopyable, Hashable, Sendable {
 package struct UDP: ~Copyable {
     /// One socket. Datagrams that wait are a list through `UDP.queue`.
     struct State: BitwiseCopyable {
-        /// To the last destination, which was `pathTarget`.
+        /// To the last destination, which was `pathTarget`; none before the first datagram.
         var path = NetworkPath.none
         var pathTarget = IPAddress.ipv6Unspecified
         /// The wildcard address of the family where none is bound.
@@ -37,6 +37,9 @@ package struct UDP: ~Copyable {
         var next = UInt32.max
         /// Datagrams that found the queue full.
         var drops: UInt64 = 0
+
+        /// A datagram has gone, to the peer where there is one: the way is looked for by the first.
+        @inline(__always) var hasSent: Bool { path.mtu != 0 }
     }
     /// The sockets of a port: a list of those without a peer, and one of those with one. Slots plus one, 0 for none.
     struct Port: BitwiseCopyable {
@@ -135,8 +138,8 @@ package struct UDP: ~Copyable {
         sockets[unchecked: slot].local = path.source
         sockets[unchecked: slot].remote = path.destination
         sockets[unchecked: slot].remotePort = remote.port
-        sockets[unchecked: slot].path = path
-        sockets[unchecked: slot].pathTarget = path.destination
+        // Nothing has been sent to this peer: the first datagram looks for the way again, and from then on errors are believed.
+        sockets[unchecked: slot].path = .none
         sockets[unchecked: slot].error = 0
         enlist(slot)
     }
@@ -192,6 +195,15 @@ package struct UDP: ~Copyable {
         let error = sockets[unchecked: socket.slot].error
         if error != 0 { sockets[unchecked: socket.slot].error = 0 }
         return error
+    }
+
+    /// Whether ``pendingError(_:)`` has one to tell.
+    package mutating func hasError(_ socket: UDPSocket) -> Bool { sockets.contains(socket.key) && sockets[unchecked: socket.slot].error != 0 }
+
+    /// How many bytes the datagram has that `read` takes next; nil where none waits.
+    package mutating func nextByteCount(_ socket: UDPSocket) -> Int? {
+        guard sockets.contains(socket.key), sockets[unchecked: socket.slot].first != .max else { return nil }
+        return queue[Int(sockets[unchecked: socket.slot].first)].segment.byteCount
     }
 
     /// Datagrams that this socket has lost because its queue was full.

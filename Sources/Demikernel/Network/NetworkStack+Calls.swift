@@ -1,8 +1,10 @@
-package import Demikernel
-
 // The stack's calls, each as one access to it: for whoever keeps a stack in a class.
 
 extension NetworkStack {
+    package mutating func reserve(_ address: SocketAddress, reuse: Bool) throws(DemikernelError) -> SocketAddress {
+        try tcp.reserve(local: address, reuse: reuse, ip: &ip)
+    }
+
     package mutating func listen(
         on address: SocketAddress, backlog: Int, options: TCPSocketOptions = TCPSocketOptions(), tag: UInt32
     ) throws(DemikernelError) -> TCPSocket {
@@ -29,8 +31,8 @@ extension NetworkStack {
         tcp.close(socket, lingerReset: lingerReset, ip: &ip, events: &events, now: now)
     }
 
-    package mutating func bindUDP(_ address: SocketAddress, tag: UInt32) throws(DemikernelError) -> UDPSocket {
-        try udp.bind(address, reuse: false, tag: tag, ip: &ip)
+    package mutating func bindUDP(_ address: SocketAddress, reuse: Bool = false, tag: UInt32) throws(DemikernelError) -> UDPSocket {
+        try udp.bind(address, reuse: reuse, tag: tag, ip: &ip)
     }
 
     package mutating func connectUDP(_ socket: UDPSocket, to address: SocketAddress) throws(DemikernelError) {
