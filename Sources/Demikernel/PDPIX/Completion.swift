@@ -54,7 +54,13 @@ public struct Completion: ~Copyable {
 
     /// Ends well or throws what went wrong; what it carried is released.
     public consuming func get() throws(DemikernelError) {
-        guard raw.errno == 0 else { throw raw.error }
+        let raw = raw
+        guard raw.errno == 0 else {
+            _ = consume self
+            throw raw.error
+        }
+        // Mostly there is nothing to release.
+        if raw.segments.isEmpty { discard self } else { _ = consume self }
     }
 
     /// What a pop brought; empty at the end of the stream. Throws the operation's error, EINVAL where the operation was no pop.

@@ -84,12 +84,12 @@ private struct TCPProbe: ~Copyable {
                     for end in ends[group] { pops.append(try libOS.core.popToken(end.queue)) }
                     pushes.removeAll(keepingCapacity: true)
                     libOS.core.calls = 0
-                    let start = probeTime()
+                    let start = ProbeClock.now()
                     for index in group {
                         segment.retain()
                         pushes.append(try libOS.core.push(ends[index].queue, .single(segment)))
                     }
-                    spent.out += probeTime() - start
+                    spent.out += peer.clock.elapsed(since: start)
                     guard libOS.core.network.stack.ip.outgoing.count == ProbePeer.pushes else {
                         throw DemikernelError(.ioError, "the probe's segments were not sent at once")
                     }

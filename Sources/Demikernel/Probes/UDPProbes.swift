@@ -111,12 +111,12 @@ private struct UDPProbe: ~Copyable {
             for _ in 0..<Self.burstsPerRound {
                 for group in 0..<groups {
                     libOS.core.calls = 0
-                    let start = probeTime()
+                    let start = ProbeClock.now()
                     for index in group * ProbePeer.pushes..<(group + 1) * ProbePeer.pushes {
                         segment.retain()
                         pushes.append(try libOS.core.push(queues[index], .single(segment)))
                     }
-                    spent += probeTime() - start
+                    spent += peer.clock.elapsed(since: start)
                     guard libOS.core.network.stack.ip.outgoing.count == ProbePeer.pushes else {
                         throw DemikernelError(.ioError, "the probe's datagrams were not sent at once")
                     }
