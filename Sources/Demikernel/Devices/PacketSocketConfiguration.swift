@@ -16,7 +16,7 @@ package struct PacketSocketConfiguration: Sendable {
     package var ringSize = 1_024
     /// Frames go past the interface's queueing discipline (PACKET_QDISC_BYPASS), and past `tcpdump` on it.
     package var bypassesQueueing = false
-    /// Consecutive segments of a connection go into the kernel as one packet, which it cuts again (GSO).
+    /// Consecutive segments of a connection go into the kernel as one packet, which it cuts again (GSO); not past the queueing discipline.
     package var joinsSegments = true
     /// Also takes frames to other stations in: for a device that reflects, or that watches.
     package var takesAll = false

@@ -81,10 +81,10 @@ enum PacketSockets {
         }
     }
 
-    /// A socket without rings, to send packets that the kernel cuts into segments; -1 where the settings want none or the kernel has none.
+    /// A socket without rings, to send packets that the kernel cuts into segments; -1 where the settings want none or the kernel has none. What goes past
+    /// the queueing discipline is not cut but dropped.
     static func sender(_ configuration: PacketSocketConfiguration, index: Int32) -> Int32 {
-        guard configuration.joinsSegments, let descriptor = try? socket(configuration) else { return -1 }
-        if configuration.bypassesQueueing { _ = dk_socket_option(descriptor, SOL_PACKET, PACKET_QDISC_BYPASS, 1) }
+        guard configuration.joinsSegments, !configuration.bypassesQueueing, let descriptor = try? socket(configuration) else { return -1 }
         enlarge(descriptor, SO_SNDBUFFORCE, SO_SNDBUF)
         if dk_socket_option(descriptor, SOL_PACKET, PACKET_VNET_HDR, 1) == 0, dk_packet_bind(descriptor, index, 0) == 0 { return descriptor }
         close(descriptor)

@@ -147,12 +147,12 @@ struct SegmentRunTests {
         }
     }
 
-    @Test(.enabled(if: VirtualLink.obstacle == nil, "needs root and iproute2"), arguments: [false, true])
-    func `the kernel cuts the packet into the frames that it was made of`(_ isIPv6: Bool) throws {
+    @Test(.enabled(if: VirtualLink.obstacle == nil, "needs root and iproute2"), arguments: [false, true], [false, true])
+    func `the kernel cuts the packet into the frames that it was made of`(_ isIPv6: Bool, _ bypassesQueueing: Bool) throws {
         let bench = try DeviceBench()
         let link = try VirtualLink()
         try link.succeed("ethtool -K near0 tso off gso off tx off >/dev/null", in: link.near)
-        let taken = try Self.send(isIPv6, bench, link)
+        let taken = try Self.send(isIPv6, bypassesQueueing: bypassesQueueing, bench, link)
         #expect(taken.frames.map { Self.withoutIdentification($0, isIPv6) } == taken.sent.map { Self.withoutIdentification($0, isIPv6) })
         for frame in taken.frames { #expect(Self.checksumIsValid(frame, isIPv6)) }
         #expect(taken.statistics.transmittedFrames == UInt64(taken.sent.count) && taken.statistics.transmitDrops == 0)
@@ -179,11 +179,12 @@ struct SegmentRunTests {
 
     /// Sends two streams of twenty segments with a segment of another connection between them, and receives until all their payload has come.
     private static func send(
-        _ isIPv6: Bool, _ bench: DeviceBench, _ link: VirtualLink
+        _ isIPv6: Bool, bypassesQueueing: Bool = false, _ bench: DeviceBench, _ link: VirtualLink
     ) throws -> (sent: [[UInt8]], frames: [[UInt8]], statistics: NetworkDeviceStatistics) {
         var configuration = PacketSocketConfiguration(interface: "near0")
         configuration.namespace = link.near
         configuration.address = ours
+        configuration.bypassesQueueing = bypassesQueueing
         var near = try PacketSocketDevice(configuration)
         configuration.interface = "far0"
         configuration.namespace = link.far
