@@ -13,7 +13,7 @@ DEMO_ARGUMENTS ?=
 BENCH_ARGUMENTS ?=
 FUZZ_ARGUMENTS ?=
 
-.PHONY: help demo test quick-test bench install docs release library baseline setup clean sanitize fuzz
+.PHONY: help demo test quick-test bench install docs release library packetdrill baseline setup clean sanitize fuzz
 
 help: ## Say what there is to do.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -23,6 +23,9 @@ release: ## Build the tool, optimised, with the Swift runtime inside.
 
 library: ## Build libdemikernel.so and its .pc file into .build/library.
 	@Scripts/build-library
+
+packetdrill: ## Build the library through which packetdrill drives our stack: demikernel-packetdrill(7).
+	@Scripts/build-packetdrill
 
 baseline: $(BASELINE) ## Build the plain-epoll echo in C that ours is measured against.
 

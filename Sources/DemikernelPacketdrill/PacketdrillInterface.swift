@@ -9,17 +9,23 @@ import Glibc
 public func packetdrill_interface_init(_ flags: UnsafePointer<CChar>?, _ table: UnsafeMutableRawPointer?) {
     guard let table = unsafe table else { return }
     let settings = PacketdrillSettings(unsafe flags.map { unsafe String(cString: $0) } ?? "")
+    for word in settings.ignored { complain("the word of so_flags is not understood, and ignored: \(word)") }
     let world: PacketdrillWorld
     do {
         world = try PacketdrillWorld(settings)
     } catch {
         // The interface has no way to say so; packetdrill would call into nothing.
-        let text = Array("demikernel-packetdrill: \(error)\n".utf8)
-        unsafe text.withUnsafeBytes { unsafe _ = write(STDERR_FILENO, $0.baseAddress, $0.count) }
+        complain("\(error)")
         exit(1)
     }
     unsafe table.storeBytes(of: Unmanaged.passRetained(world).toOpaque(), as: UnsafeMutableRawPointer.self)
     unsafe PacketdrillTable.fill(table)
+}
+
+/// On the standard error output, packetdrill's own.
+private func complain(_ text: String) {
+    let text = Array("demikernel-packetdrill: \(text)\n".utf8)
+    unsafe text.withUnsafeBytes { unsafe _ = write(STDERR_FILENO, $0.baseAddress, $0.count) }
 }
 
 // Functions of the file, not of the type: C functions capture nothing, not even a type.

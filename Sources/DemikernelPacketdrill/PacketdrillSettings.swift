@@ -10,7 +10,7 @@ import Demikernel
 /// | `seed=NUMBER` | where chance begins | 1 |
 /// | `options=mss+sackok+ts+nop+ws` | the order of a SYN's options, `nop` where it stands | Linux's |
 ///
-/// The defaults are packetdrill's own. What is none of these is ignored.
+/// The defaults are packetdrill's own. What is none of these is ignored, and noted in ``ignored``.
 struct PacketdrillSettings {
     /// An option of a SYN, in the order in which they are sent.
     enum Option: String {
@@ -22,6 +22,8 @@ struct PacketdrillSettings {
     var mtu = 1_500
     var seed: UInt64 = 1
     var options: [Option] = []
+    /// Words that were not understood.
+    private(set) var ignored: [Substring] = []
 
     /// Stations of a link that packetdrill knows nothing of.
     let ownStation = MACAddress(0x0200_0000_0001)
@@ -29,16 +31,7 @@ struct PacketdrillSettings {
 
     init(_ flags: String = "") {
         for word in flags.split(separator: ",") {
-            guard let equals = word.firstIndex(of: "=") else { continue }
-            let value = String(word[word.index(after: equals)...])
-            switch word[..<equals] {
-            case "local": if let parsed = ConfigurationGrammar.interfaceAddress(value) { local.append(.init(parsed.address, prefixLength: parsed.prefixLength)) }
-            case "gateway": if let address = IPAddress(value) { gateways.append(address) }
-            case "mtu": if let number = Int(value), 576...65_535 ~= number { mtu = number }
-            case "seed": seed = UInt64(value) ?? seed
-            case "options": options = value.split(separator: "+").compactMap { Option(rawValue: String($0)) }
-            default: break
-            }
+            if !take(word) { ignored.append(word) }
         }
         if local.isEmpty {
             for text in ["192.168.0.1/16", "fd3d:fa7b:d17d::1/48"] {
@@ -46,6 +39,32 @@ struct PacketdrillSettings {
             }
         }
         if gateways.isEmpty { gateways = ["192.168.0.2", "fd3d:fa7b:d17d::2"].compactMap { IPAddress($0) } }
+    }
+
+    /// False, and nothing changed, for a word that is none, or has no such value.
+    private mutating func take(_ word: Substring) -> Bool {
+        guard let equals = word.firstIndex(of: "=") else { return false }
+        let value = String(word[word.index(after: equals)...])
+        switch word[..<equals] {
+        case "local":
+            guard let parsed = ConfigurationGrammar.interfaceAddress(value) else { return false }
+            local.append(.init(parsed.address, prefixLength: parsed.prefixLength))
+        case "gateway":
+            guard let address = IPAddress(value) else { return false }
+            gateways.append(address)
+        case "mtu":
+            guard let number = Int(value), 576...65_535 ~= number else { return false }
+            mtu = number
+        case "seed":
+            guard let number = UInt64(value) else { return false }
+            seed = number
+        case "options":
+            let order = value.split(separator: "+").map { Option(rawValue: String($0)) }
+            guard !order.contains(nil) else { return false }
+            options = order.compactMap(\.self)
+        default: return false
+        }
+        return true
     }
 
     var network: NetworkConfiguration {

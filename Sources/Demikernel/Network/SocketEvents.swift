@@ -20,8 +20,6 @@ package struct SocketEvent: BitwiseCopyable, Equatable {
     /// The number that the socket was opened with: the libOS's queue.
     package let tag: UInt32
     package let kinds: Kinds
-    /// As the contract of the stack's parts names it.
-    @inline(__always) package var kind: Kinds { kinds }
 
     @inline(__always) package init(tag: UInt32, kinds: Kinds) {
         self.tag = tag

@@ -6,65 +6,20 @@ import TestSupport
 
 /// Frame by frame over a virtual Ethernet: two packet sockets, one at each end.
 @Suite(.serialized, .enabled(if: VirtualLink.obstacle == nil, "needs root and iproute2")) struct PacketSocketTests {
-    private static let ours: UInt64 = 0x0200_0000_0001
-    private static let others: UInt64 = 0x0200_0000_0002
-
-    private static func near(_ link: VirtualLink, _ adjust: (inout PacketSocketConfiguration) -> Void = { _ in }) throws -> PacketSocketDevice {
-        var configuration = PacketSocketConfiguration(interface: "near0")
-        configuration.namespace = link.near
-        configuration.address = ours
-        adjust(&configuration)
-        return try PacketSocketDevice(configuration)
-    }
-
-    private static func far(_ link: VirtualLink, _ adjust: (inout PacketSocketConfiguration) -> Void = { _ in }) throws -> PacketSocketDevice {
-        var configuration = PacketSocketConfiguration(interface: "far0")
-        configuration.namespace = link.far
-        configuration.address = others
-        adjust(&configuration)
-        return try PacketSocketDevice(configuration)
-    }
-
-    /// A frame from the near to the far end, or as the addresses say, of a type that no kernel answers (IEEE 802, local experiments).
-    private static func frame(_ bench: DeviceBench, _ count: Int, seed: Int, parts: Int = 0, to destination: UInt64 = others, type: UInt16 = 0x88b5) -> Frame {
-        let frame = bench.frame(count, seed: seed, parts: parts)
-        unsafe frame.head.bytes.storeBytes(of: (destination << 16).bigEndian, as: UInt64.self)
-        unsafe frame.head.bytes.storeBytes(of: (ours << 16).bigEndian, toByteOffset: 6, as: UInt64.self)
-        unsafe frame.head.bytes.storeBytes(of: type.bigEndian, toByteOffset: 12, as: UInt16.self)
-        return frame
-    }
-
-    /// Receives until so many frames of the tests' own types have come, and takes them out; others, which kernels send of themselves, are dropped.
-    private static func take(_ count: Int, from device: inout PacketSocketDevice, _ bench: DeviceBench) -> [(bytes: [UInt8], offload: FrameOffload)] {
-        var taken: [(bytes: [UInt8], offload: FrameOffload)] = []
-        var burst = bench.burst()
-        while taken.count < count {
-            device.receive(into: &burst)
-            if burst.isEmpty { sched_yield() }
-            while !burst.isEmpty {
-                let frame = burst.removeFirst()
-                let content = bytes(of: frame)
-                if [0x88, 0x81].contains(content[12]) || frame.offload.flags.contains(.partialChecksum) { taken.append((content, frame.offload)) }
-                frame.release()
-            }
-        }
-        return taken
-    }
-
     @Test func `frames of every size come whole and in their order, from one segment and from several`() throws {
         let bench = try DeviceBench()
         let link = try VirtualLink()
-        var near = try Self.near(link)
-        var far = try Self.far(link)
+        var near = try LinkEnds.near(link)
+        var far = try LinkEnds.far(link)
         var sent: [[UInt8]] = []
         var burst = bench.burst()
         for round in 0..<300 {
-            let frame = Self.frame(bench, 14 + 50 + (round * 37) % 1_451, seed: round, parts: round % 3)
+            let frame = LinkEnds.frame(bench, 14 + 50 + (round * 37) % 1_451, seed: round, parts: round % 3)
             sent.append(bytes(of: frame))
             burst.append(frame)
             guard burst.isFull || round == 299 else { continue }
             while !burst.isEmpty { near.transmit(&burst) }
-            let taken = Self.take(sent.count, from: &far, bench)
+            let taken = LinkEnds.take(sent.count, from: &far, bench)
             #expect(taken.map(\.bytes) == sent)
             sent = []
         }
@@ -77,28 +32,28 @@ import TestSupport
     @Test func `the interface tells its MTU and address, and a device with the interface's own is not promiscuous`() throws {
         let link = try VirtualLink(mtu: 1_400)
         try link.succeed("ip link set near0 address 02:00:00:00:00:77", in: link.near)
-        let near = try Self.near(link) { $0.address = nil }
+        let near = try LinkEnds.near(link) { $0.address = nil }
         let (capabilities, isConnected) = (near.capabilities, near.isConnected)
         #expect(capabilities.address == 0x0200_0000_0077 && capabilities.maximumTransmissionUnit == 1_400)
         #expect(capabilities.name == "near0" && capabilities.fillsChecksums && isConnected)
         #expect(link.run("ip -d link show near0 | grep -q 'promiscuity 1'", in: link.near) != 0)
-        let other = try Self.near(link)
+        let other = try LinkEnds.near(link)
         let address = other.capabilities.address
-        #expect(address == Self.ours)
+        #expect(address == LinkEnds.ours)
         #expect(link.run("ip -d link show near0 | grep -q 'promiscuity 1'", in: link.near) == 0)
     }
 
     @Test func `frames to other stations stay out, those to groups come in, and our own are not heard`() throws {
         let bench = try DeviceBench()
         let link = try VirtualLink()
-        var near = try Self.near(link)
-        var far = try Self.far(link)
+        var near = try LinkEnds.near(link)
+        var far = try LinkEnds.far(link)
         var burst = bench.burst()
-        for destination in [0x0200_0000_0099, 0xffff_ffff_ffff, Self.others, 0x3333_0000_0001] as [UInt64] {
-            burst.append(Self.frame(bench, 100, seed: Int(destination & 0xff), to: destination))
+        for destination in [0x0200_0000_0099, 0xffff_ffff_ffff, LinkEnds.others, 0x3333_0000_0001] as [UInt64] {
+            burst.append(LinkEnds.frame(bench, 100, seed: Int(destination & 0xff), to: destination))
         }
         near.transmit(&burst)
-        let destinations = Self.take(3, from: &far, bench).map { Array($0.bytes[..<6]) }
+        let destinations = LinkEnds.take(3, from: &far, bench).map { Array($0.bytes[..<6]) }
         #expect(destinations == [[255, 255, 255, 255, 255, 255], [2, 0, 0, 0, 0, 2], [0x33, 0x33, 0, 0, 0, 1]])
         near.receive(into: &burst)
         while let content = burst.takeBytes() { #expect(content[6...11] != [2, 0, 0, 0, 0, 1], "its own frame") }
@@ -107,25 +62,25 @@ import TestSupport
     @Test func `a VLAN's tag, which the kernel keeps beside the frame, comes within it again`() throws {
         let bench = try DeviceBench()
         let link = try VirtualLink()
-        var near = try Self.near(link)
-        var far = try Self.far(link)
+        var near = try LinkEnds.near(link)
+        var far = try LinkEnds.far(link)
         var burst = bench.burst()
-        let frame = Self.frame(bench, 1_518, seed: 5, type: 0x8100)
+        let frame = LinkEnds.frame(bench, 1_518, seed: 5, type: 0x8100)
         unsafe frame.head.bytes.storeBytes(of: UInt32(0x6005_88b5).bigEndian, toByteOffset: 14, as: UInt32.self)
         let sent = bytes(of: frame)
         burst.append(frame)
         near.transmit(&burst)
-        let taken = Self.take(1, from: &far, bench)[0].bytes
+        let taken = LinkEnds.take(1, from: &far, bench)[0].bytes
         #expect(taken == sent)
     }
 
     @Test func `a checksum that was left undone is marked so at the other end`() throws {
         let bench = try DeviceBench()
         let link = try VirtualLink()
-        var near = try Self.near(link)
-        var far = try Self.far(link)
+        var near = try LinkEnds.near(link)
+        var far = try LinkEnds.far(link)
         // A UDP datagram to nobody, of which the checksum field holds the sum of the pseudo-header.
-        var frame = Self.frame(bench, 14 + 20 + 8 + 30, seed: 1, type: 0x0800)
+        var frame = LinkEnds.frame(bench, 14 + 20 + 8 + 30, seed: 1, type: 0x0800)
         let header: [UInt8] = [0x45, 0, 0, 58, 0, 0, 0x40, 0, 64, 17, 0, 0, 10, 117, 0, 9, 10, 117, 0, 8, 0, 7, 0, 7, 0, 38, 0, 0]
         unsafe frame.head.bytes[14...].copyBytes(from: header)
         frame.offload = FrameOffload(flags: .partialChecksum, checksumStart: 34, checksumOffset: 6)
@@ -133,7 +88,7 @@ import TestSupport
         let sent = bytes(of: frame)
         burst.append(frame)
         near.transmit(&burst)
-        let taken = Self.take(1, from: &far, bench)[0]
+        let taken = LinkEnds.take(1, from: &far, bench)[0]
         #expect(taken.offload == FrameOffload(flags: .partialChecksum, checksumStart: 34, checksumOffset: 6))
         #expect(taken.bytes == sent)
     }
@@ -141,14 +96,14 @@ import TestSupport
     @Test func `frames that do not fit are dropped and counted, those without room wait`() throws {
         let bench = try DeviceBench()
         let link = try VirtualLink()
-        var near = try Self.near(link) { $0.ringSize = 16 }
+        var near = try LinkEnds.near(link) { $0.ringSize = 16 }
         var burst = bench.burst(capacity: 256)
-        for round in 0..<3 { burst.append(Self.frame(bench, 1_519 + round, seed: round)) }
-        burst.append(Self.frame(bench, 1_518, seed: 9, type: 0x8100))
+        for round in 0..<3 { burst.append(LinkEnds.frame(bench, 1_519 + round, seed: round)) }
+        burst.append(LinkEnds.frame(bench, 1_518, seed: 9, type: 0x8100))
         near.transmit(&burst)
         var (isEmpty, statistics) = (burst.isEmpty, near.statistics)
         #expect(isEmpty && statistics.transmitDrops == 3 && statistics.transmittedFrames == 1)
-        for round in 0..<256 { burst.append(Self.frame(bench, 1_000, seed: round)) }
+        for round in 0..<256 { burst.append(LinkEnds.frame(bench, 1_000, seed: round)) }
         while !burst.isEmpty { near.transmit(&burst) }
         (isEmpty, statistics) = (bench.isEmpty, near.statistics)
         #expect(statistics.transmittedFrames == 257 && statistics.transmitDrops == 3 && isEmpty)
@@ -157,22 +112,22 @@ import TestSupport
     @Test func `what the ring has no room for is counted`() throws {
         let bench = try DeviceBench()
         let link = try VirtualLink()
-        var near = try Self.near(link)
-        var far = try Self.far(link) { $0.ringSize = 16 }
+        var near = try LinkEnds.near(link)
+        var far = try LinkEnds.far(link) { $0.ringSize = 16 }
         var burst = bench.burst(capacity: 256)
-        for round in 0..<256 { burst.append(Self.frame(bench, 1_000, seed: round)) }
+        for round in 0..<256 { burst.append(LinkEnds.frame(bench, 1_000, seed: round)) }
         while !burst.isEmpty { near.transmit(&burst) }
         while far.statistics.receiveDrops == 0 { sched_yield() }
-        _ = Self.take(8, from: &far, bench)
+        _ = LinkEnds.take(8, from: &far, bench)
     }
 
     @Test func `an exhausted heap loses frames, and no more`() throws {
         let bench = try DeviceBench()
         let link = try VirtualLink()
-        var near = try Self.near(link)
-        var far = try Self.far(link)
+        var near = try LinkEnds.near(link)
+        var far = try LinkEnds.far(link)
         var burst = bench.burst()
-        burst.append(Self.frame(bench, 1_000, seed: 1))
+        burst.append(LinkEnds.frame(bench, 1_000, seed: 1))
         var held: [Segment] = []
         while case let segment = bench.heap.reference.allocateSegment(1_024), !segment.isNull { held.append(segment) }
         near.transmit(&burst)
@@ -182,11 +137,11 @@ import TestSupport
         }
         for segment in held { segment.release() }
         burst.removeAll()
-        let frame = Self.frame(bench, 1_000, seed: 2)
+        let frame = LinkEnds.frame(bench, 1_000, seed: 2)
         let sent = bytes(of: frame)
         burst.append(frame)
         near.transmit(&burst)
-        let taken = Self.take(1, from: &far, bench)[0].bytes
+        let taken = LinkEnds.take(1, from: &far, bench)[0].bytes
         #expect(taken == sent)
     }
 
@@ -195,8 +150,8 @@ import TestSupport
         let link = try VirtualLink()
         try link.succeed("echo 1 > /proc/sys/net/ipv6/conf/far0/disable_ipv6", in: link.far)
         try link.succeed("echo 1 > /proc/sys/net/ipv6/conf/near0/disable_ipv6", in: link.near)
-        var near = try Self.near(link)
-        var far = try Self.far(link) { $0.rings = rings }
+        var near = try LinkEnds.near(link)
+        var far = try LinkEnds.far(link) { $0.rings = rings }
         var burst = bench.burst()
         for round in 0..<20 {
             while !far.prepareToSleep() {
@@ -205,13 +160,13 @@ import TestSupport
             }
             let event = far.eventDescriptor
             #expect(!isReadable(event))
-            burst.append(Self.frame(bench, 200, seed: round))
+            burst.append(LinkEnds.frame(bench, 200, seed: round))
             near.transmit(&burst)
             waitUntilReadable(far.eventDescriptor)
             far.wake()
             let maySleep = far.prepareToSleep()
             #expect(!maySleep)
-            _ = Self.take(1, from: &far, bench)
+            _ = LinkEnds.take(1, from: &far, bench)
         }
     }
 
@@ -221,8 +176,8 @@ import TestSupport
         // The kernels say nothing of themselves.
         try link.succeed("echo 1 > /proc/sys/net/ipv6/conf/far0/disable_ipv6", in: link.far)
         try link.succeed("echo 1 > /proc/sys/net/ipv6/conf/near0/disable_ipv6", in: link.near)
-        var near = try Self.near(link)
-        var far = try Self.far(link)
+        var near = try LinkEnds.near(link)
+        var far = try LinkEnds.far(link)
         var burst = bench.burst()
         _ = near.maintain(now: 1)
         try link.succeed("ip link set near0 down", in: link.near)
@@ -235,7 +190,7 @@ import TestSupport
         let next = near.maintain(now: 2)
         var (isConnected, statistics) = (near.isConnected, near.statistics)
         #expect(!isConnected && next < .max && statistics.disconnections == 1)
-        burst.append(Self.frame(bench, 100, seed: 1))
+        burst.append(LinkEnds.frame(bench, 100, seed: 1))
         near.transmit(&burst)
         statistics = near.statistics
         #expect(statistics.transmitDrops == 1)
@@ -243,9 +198,9 @@ import TestSupport
         _ = near.maintain(now: next)
         isConnected = near.isConnected
         #expect(isConnected)
-        burst.append(Self.frame(bench, 100, seed: 2))
+        burst.append(LinkEnds.frame(bench, 100, seed: 2))
         near.transmit(&burst)
-        _ = Self.take(1, from: &far, bench)
+        _ = LinkEnds.take(1, from: &far, bench)
     }
 
     @Test func `bad settings are refused`() throws {

@@ -20,9 +20,6 @@ struct SegmentRunTests {
         var testDescription: String { "\(count) bytes at \(sequence)" }
     }
 
-    private static let ours: UInt64 = 0x0200_0000_0001
-    private static let others: UInt64 = 0x0200_0000_0002
-
     private static func headers(_ piece: Piece) -> (bytes: [UInt8], transport: Int) {
         let tcp = TCPHeader(
             sourcePort: piece.port, destinationPort: 9, sequenceNumber: SequenceNumber(piece.sequence),
@@ -35,8 +32,8 @@ struct SegmentRunTests {
         let transport = piece.isIPv6 ? 54 : 34
         let count = unsafe bytes.withUnsafeMutableBytes { room in
             let packet = unsafe PacketBytes(start: room.baseAddress!, count: room.count)
-            packet.store64(others << 16, at: 0)
-            packet.store64(ours << 16, at: 6)
+            packet.store64(LinkEnds.others << 16, at: 0)
+            packet.store64(LinkEnds.ours << 16, at: 6)
             packet.store16(piece.isIPv6 ? EtherType.ipv6.rawValue : EtherType.ipv4.rawValue, at: 12)
             if piece.isIPv6 {
                 IPv6Header(source: source, destination: destination, nextHeader: .tcp, payloadLength: length).emit(into: packet.slice(from: 14))
@@ -181,15 +178,8 @@ struct SegmentRunTests {
     private static func send(
         _ isIPv6: Bool, bypassesQueueing: Bool = false, _ bench: DeviceBench, _ link: VirtualLink
     ) throws -> (sent: [[UInt8]], frames: [[UInt8]], statistics: NetworkDeviceStatistics) {
-        var configuration = PacketSocketConfiguration(interface: "near0")
-        configuration.namespace = link.near
-        configuration.address = ours
-        configuration.bypassesQueueing = bypassesQueueing
-        var near = try PacketSocketDevice(configuration)
-        configuration.interface = "far0"
-        configuration.namespace = link.far
-        configuration.address = others
-        var far = try PacketSocketDevice(configuration)
+        var near = try LinkEnds.near(link) { $0.bypassesQueueing = bypassesQueueing }
+        var far = try LinkEnds.far(link)
         var burst = bench.burst()
         var pieces = stream(20) { $0.isIPv6 = isIPv6 }
         pieces += [Piece(sequence: 1, count: 300, port: 7_001, isIPv6: isIPv6)]

@@ -7,47 +7,14 @@ import TestSupport
 
 /// Frame by frame over a virtual Ethernet: AF_XDP at the near end, a packet socket at the far one.
 @Suite(.serialized, .enabled(if: VirtualLink.obstacle == nil, "needs root and iproute2")) struct XDPTests {
-    private static let ours: UInt64 = 0x0200_0000_0001
-    private static let others: UInt64 = 0x0200_0000_0002
-
     private static func near(_ link: VirtualLink, _ bench: DeviceBench, _ adjust: (inout XDPConfiguration) -> Void = { _ in }) throws -> XDPDevice {
         var configuration = XDPConfiguration(interface: "near0")
         configuration.namespace = link.near
-        configuration.address = ours
+        configuration.address = LinkEnds.ours
         configuration.memory = 8 << 20
         configuration.ringSize = 128
         adjust(&configuration)
         return try XDPDevice(configuration, heap: bench.heap.reference)
-    }
-
-    private static func far(_ link: VirtualLink) throws -> PacketSocketDevice {
-        var configuration = PacketSocketConfiguration(interface: "far0")
-        configuration.namespace = link.far
-        configuration.address = others
-        return try PacketSocketDevice(configuration)
-    }
-
-    /// A frame of a type that no kernel answers (IEEE 802, local experiments).
-    private static func frame(_ bench: DeviceBench, _ count: Int, seed: Int, parts: Int = 0, to destination: UInt64) -> Frame {
-        let frame = bench.frame(count, seed: seed, parts: parts)
-        unsafe frame.head.bytes.storeBytes(of: (destination << 16).bigEndian, as: UInt64.self)
-        unsafe frame.head.bytes.storeBytes(of: ((destination == ours ? others : ours) << 16).bigEndian, toByteOffset: 6, as: UInt64.self)
-        unsafe frame.head.bytes.storeBytes(of: UInt16(0x88b5).bigEndian, toByteOffset: 12, as: UInt16.self)
-        return frame
-    }
-
-    /// Receives until so many frames of the tests' own type have come; others, which kernels send of themselves, are dropped.
-    private static func take<Device: NetworkDevice & ~Copyable>(_ count: Int, from device: inout Device, _ bench: DeviceBench) -> [[UInt8]] {
-        var taken: [[UInt8]] = []
-        var burst = bench.burst()
-        while taken.count < count {
-            device.receive(into: &burst)
-            if burst.isEmpty { sched_yield() }
-            while let content = burst.takeBytes() {
-                if content[12] == 0x88, content[13] == 0xb5 { taken.append(content) }
-            }
-        }
-        return taken
     }
 
     /// Nothing is left in the heap but what the device has for frames to come, once what it transmits is back.
@@ -73,18 +40,18 @@ import TestSupport
         }
         let isGeneric = near.isGeneric
         #expect(isGeneric == (mode == .generic))
-        var far = try Self.far(link)
+        var far = try LinkEnds.far(link)
         var sent: [[UInt8]] = []
         var burst = bench.burst()
         for isOutwards in [true, false] {
             for round in 0..<300 {
-                let frame = Self.frame(
-                    bench, 14 + 50 + (round * 37) % 1_451, seed: round, parts: round % 4, to: isOutwards ? Self.others : Self.ours)
+                let frame = LinkEnds.frame(
+                    bench, 14 + 50 + (round * 37) % 1_451, seed: round, parts: round % 4, to: isOutwards ? LinkEnds.others : LinkEnds.ours)
                 sent.append(bytes(of: frame))
                 burst.append(frame)
                 guard burst.isFull || round == 299 else { continue }
                 while !burst.isEmpty { if isOutwards { near.transmit(&burst) } else { far.transmit(&burst) } }
-                let taken = isOutwards ? Self.take(sent.count, from: &far, bench) : Self.take(sent.count, from: &near, bench)
+                let taken = isOutwards ? LinkEnds.take(sent.count, from: &far, bench).map(\.bytes) : LinkEnds.take(sent.count, from: &near, bench).map(\.bytes)
                 #expect(taken == sent)
                 sent = []
             }
@@ -105,23 +72,23 @@ import TestSupport
         #expect(mtu == 9_000)
         var configuration = PacketSocketConfiguration(interface: "far0")
         configuration.namespace = link.far
-        configuration.address = Self.others
+        configuration.address = LinkEnds.others
         configuration.mtu = 9_000
         var far = try PacketSocketDevice(configuration)
         var burst = bench.burst()
         for (round, count) in [9_014, 4_000, 5_000, 3_840, 3_841, 64, 8_192].enumerated() {
             for parts in 0..<3 {
-                let out = Self.frame(bench, count, seed: round, parts: parts, to: Self.others)
+                let out = LinkEnds.frame(bench, count, seed: round, parts: parts, to: LinkEnds.others)
                 let sent = bytes(of: out)
                 burst.append(out)
                 near.transmit(&burst)
-                let outwards = Self.take(1, from: &far, bench)
+                let outwards = LinkEnds.take(1, from: &far, bench).map(\.bytes)
                 #expect(outwards == [sent], "\(count) bytes")
-                let back = Self.frame(bench, count, seed: round, parts: parts, to: Self.ours)
+                let back = LinkEnds.frame(bench, count, seed: round, parts: parts, to: LinkEnds.ours)
                 let returned = bytes(of: back)
                 burst.append(back)
                 far.transmit(&burst)
-                let inwards = Self.take(1, from: &near, bench)
+                let inwards = LinkEnds.take(1, from: &near, bench).map(\.bytes)
                 #expect(inwards == [returned], "\(count) bytes")
             }
         }
@@ -132,22 +99,22 @@ import TestSupport
         let bench = try DeviceBench()
         let link = try VirtualLink()
         var near = try Self.near(link, bench) { $0.memory = 2 << 20 }
-        var far = try Self.far(link)
+        var far = try LinkEnds.far(link)
         // All that is registered is taken.
         var held: [Segment] = []
         while bench.heap.statistics.groups < 3 { held.append(bench.heap.reference.allocateSegment(2_048)) }
         var burst = bench.burst()
         for round in 0..<200 {
-            let out = Self.frame(bench, 64 + round * 7, seed: round, parts: round % 3, to: Self.others)
-            let back = Self.frame(bench, 64 + round * 7, seed: round, parts: round % 3, to: Self.ours)
+            let out = LinkEnds.frame(bench, 64 + round * 7, seed: round, parts: round % 3, to: LinkEnds.others)
+            let back = LinkEnds.frame(bench, 64 + round * 7, seed: round, parts: round % 3, to: LinkEnds.ours)
             let (sent, returned) = (bytes(of: out), bytes(of: back))
             burst.append(out)
             while !burst.isEmpty { near.transmit(&burst) }
-            let outwards = Self.take(1, from: &far, bench)
+            let outwards = LinkEnds.take(1, from: &far, bench).map(\.bytes)
             #expect(outwards == [sent])
             burst.append(back)
             far.transmit(&burst)
-            let inwards = Self.take(1, from: &near, bench)
+            let inwards = LinkEnds.take(1, from: &near, bench).map(\.bytes)
             #expect(inwards == [returned])
         }
         for segment in held { segment.release() }
@@ -159,13 +126,13 @@ import TestSupport
         let link = try VirtualLink()
         try link.succeed("ip link set near0 address 02:00:00:00:00:77", in: link.near)
         var near = try Self.near(link, bench)
-        var far = try Self.far(link)
+        var far = try LinkEnds.far(link)
         var burst = bench.burst()
-        for destination in [0x0200_0000_0077, 0x0200_0000_0099, 0xffff_ffff_ffff, Self.ours, 0x3333_0000_0001] as [UInt64] {
-            burst.append(Self.frame(bench, 100, seed: 1, to: destination))
+        for destination in [0x0200_0000_0077, 0x0200_0000_0099, 0xffff_ffff_ffff, LinkEnds.ours, 0x3333_0000_0001] as [UInt64] {
+            burst.append(LinkEnds.frame(bench, 100, seed: 1, to: destination))
         }
         far.transmit(&burst)
-        let destinations = Self.take(3, from: &near, bench).map { Array($0[..<6]) }
+        let destinations = LinkEnds.take(3, from: &near, bench).map(\.bytes).map { Array($0[..<6]) }
         #expect(destinations == [[255, 255, 255, 255, 255, 255], [2, 0, 0, 0, 0, 1], [0x33, 0x33, 0, 0, 0, 1]])
     }
 
@@ -173,9 +140,9 @@ import TestSupport
         let bench = try DeviceBench()
         let link = try VirtualLink()
         var near = try Self.near(link, bench)
-        var far = try Self.far(link)
+        var far = try LinkEnds.far(link)
         var burst = bench.burst()
-        burst.append(Self.frame(bench, 1_000, seed: 1, to: Self.ours))
+        burst.append(LinkEnds.frame(bench, 1_000, seed: 1, to: LinkEnds.ours))
         var held: [Segment] = []
         while case let segment = bench.heap.reference.allocateSegment(2_048), !segment.isNull { held.append(segment) }
         far.transmit(&burst)
@@ -185,11 +152,11 @@ import TestSupport
         }
         for segment in held { segment.release() }
         burst.removeAll()
-        let frame = Self.frame(bench, 1_000, seed: 2, to: Self.ours)
+        let frame = LinkEnds.frame(bench, 1_000, seed: 2, to: LinkEnds.ours)
         let sent = bytes(of: frame)
         burst.append(frame)
         far.transmit(&burst)
-        let taken = Self.take(1, from: &near, bench)
+        let taken = LinkEnds.take(1, from: &near, bench).map(\.bytes)
         #expect(taken == [sent])
     }
 
@@ -198,9 +165,9 @@ import TestSupport
         let link = try VirtualLink()
         var near = try Self.near(link, bench) { $0.ringSize = 16 }
         var burst = bench.burst(capacity: 256)
-        for round in 0..<3 { burst.append(Self.frame(bench, 1_519 + round, seed: round, to: Self.others)) }
+        for round in 0..<3 { burst.append(LinkEnds.frame(bench, 1_519 + round, seed: round, to: LinkEnds.others)) }
         near.transmit(&burst)
-        for round in 0..<256 { burst.append(Self.frame(bench, 1_000, seed: round, to: Self.others)) }
+        for round in 0..<256 { burst.append(LinkEnds.frame(bench, 1_000, seed: round, to: LinkEnds.others)) }
         while !burst.isEmpty { near.transmit(&burst) }
         let statistics = near.statistics
         #expect(statistics.transmittedFrames == 256 && statistics.transmitDrops == 3 && statistics.transmitStalls > 0)
@@ -212,7 +179,7 @@ import TestSupport
         let link = try VirtualLink()
         try link.succeed("echo 1 > /proc/sys/net/ipv6/conf/far0/disable_ipv6", in: link.far)
         var near = try Self.near(link, bench)
-        var far = try Self.far(link)
+        var far = try LinkEnds.far(link)
         var burst = bench.burst()
         for round in 0..<20 {
             while !near.prepareToSleep() {
@@ -221,13 +188,13 @@ import TestSupport
             }
             let event = near.eventDescriptor
             #expect(!isReadable(event))
-            burst.append(Self.frame(bench, 200, seed: round, to: Self.ours))
+            burst.append(LinkEnds.frame(bench, 200, seed: round, to: LinkEnds.ours))
             far.transmit(&burst)
             waitUntilReadable(near.eventDescriptor)
             near.wake()
             let maySleep = near.prepareToSleep()
             #expect(!maySleep)
-            _ = Self.take(1, from: &near, bench)
+            _ = LinkEnds.take(1, from: &near, bench)
         }
     }
 
@@ -236,7 +203,7 @@ import TestSupport
         let link = try VirtualLink()
         try link.succeed("echo 1 > /proc/sys/net/ipv6/conf/far0/disable_ipv6", in: link.far)
         var near = try Self.near(link, bench)
-        var far = try Self.far(link)
+        var far = try LinkEnds.far(link)
         var burst = bench.burst()
         _ = near.maintain(now: 1)
         try link.succeed("ip link set near0 down", in: link.near)
@@ -247,7 +214,7 @@ import TestSupport
         let next = near.maintain(now: 2)
         var (isConnected, statistics) = (near.isConnected, near.statistics)
         #expect(!isConnected && next < .max && statistics.disconnections == 1)
-        burst.append(Self.frame(bench, 100, seed: 1, to: Self.others))
+        burst.append(LinkEnds.frame(bench, 100, seed: 1, to: LinkEnds.others))
         near.transmit(&burst)
         statistics = near.statistics
         #expect(statistics.transmitDrops == 1)
@@ -255,9 +222,9 @@ import TestSupport
         _ = near.maintain(now: next)
         isConnected = near.isConnected
         #expect(isConnected)
-        burst.append(Self.frame(bench, 100, seed: 2, to: Self.others))
+        burst.append(LinkEnds.frame(bench, 100, seed: 2, to: LinkEnds.others))
         near.transmit(&burst)
-        _ = Self.take(1, from: &far, bench)
+        _ = LinkEnds.take(1, from: &far, bench)
     }
 
     // MARK: - Queues, and who has them

@@ -291,7 +291,7 @@ import TestSupport
         let far = IPAddress("2001:db8::9")!
         let frame = try #require(try host.send(socket, pattern(1400), to: "[2001:db8::9]:7").first)
         let quoted = Array(frame.bytes.dropFirst(14).prefix(100))
-        for (stated, expected) in [(UInt32(1300), UInt16(1300)), (600, 1280), (1400, 1280)] {
+        for (stated, expected) in [(UInt32(1300), UInt16(1300)), (600, 1300), (1279, 1300), (1280, 1280), (1400, 1280)] {
             host.receive(ethernet(.ipv6, ipv6(.icmpv6, icmpv6(.packetTooBig(mtu: stated), quoted))))
             #expect(try host.stack.ip.path(from: nil, to: far).mtu == expected)
         }

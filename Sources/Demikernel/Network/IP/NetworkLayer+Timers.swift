@@ -40,12 +40,16 @@ extension NetworkLayer {
     /// Notes that a packet of `length` bytes, of which `quoted` is the beginning, does not fit. Answers the path's MTU; nil where the message cannot be true. RFC 8201, section 4; RFC 5927,
     /// section 7.
     mutating func notePathMTU(_ quoted: QuotedPacket, length: Int, mtu stated: Int, now: UInt64) -> UInt16? {
-        let minimum = quoted.destination.isIPv4 ? 576 : IPv6Header.linkMTUMinimum
         var mtu = stated
-        // RFC 1191, section 5: an old router does not say how much fits: the next smaller plateau.
-        if mtu == 0, quoted.destination.isIPv4 { mtu = plateau(below: length) }
-        // RFC 1191, section 3 has 68 as the bound, which makes an attacker's work easy; RFC 5927 and others hold 552 or more.
-        mtu = max(mtu, minimum)
+        if quoted.destination.isIPv4 {
+            // RFC 1191, section 5: an old router does not say how much fits: the next smaller plateau.
+            if mtu == 0 { mtu = plateau(below: length) }
+            // RFC 1191, section 3 has 68 as the bound, which makes an attacker's work easy; RFC 5927 and others hold 552 or more.
+            mtu = max(mtu, 576)
+        } else {
+            // No link has less: the message is to be discarded.
+            guard mtu >= IPv6Header.linkMTUMinimum else { return nil }
+        }
         guard isOwn(quoted.source), mtu < Int(self.mtu), mtu < length else { return nil }
         guard pathMTUs.insert(quoted.destination, mtu: UInt16(mtu), now: now) else { return pathMTUs.find(quoted.destination) }
         counters.pathMTUUpdates &+= 1
