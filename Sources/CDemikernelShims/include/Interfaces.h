@@ -43,23 +43,33 @@ struct dk_interface {
     uint64_t address; /* 48 bits in host order */
 };
 
-/* What the interface of that number is now: its name may have changed. -ENODEV where it is gone. */
-static inline long dk_interface_describe(int socket, int index, struct dk_interface *_Nonnull interface) {
-    struct ifreq about = {0};
+/* What the interface of that name is now, all but the name. */
+static inline long dk_interface_describe_named(int socket, struct ifreq *_Nonnull about, struct dk_interface *_Nonnull interface) {
     long result;
+    if ((result = dk_interface_ioctl(socket, SIOCGIFFLAGS, about)) < 0) return result;
+    interface->flags = (uint16_t)about->ifr_flags;
+    if ((result = dk_interface_ioctl(socket, SIOCGIFMTU, about)) < 0) return result;
+    interface->mtu = (uint32_t)about->ifr_mtu;
+    if ((result = dk_interface_ioctl(socket, SIOCGIFHWADDR, about)) < 0) return result;
+    interface->type = about->ifr_hwaddr.sa_family;
+    interface->address = 0;
+    for (int i = 0; i < 6; i++) interface->address = interface->address << 8 | (uint8_t)about->ifr_hwaddr.sa_data[i];
+    return 0;
+}
+
+/* What the interface of that number is now. -ENODEV where it is gone, -EAGAIN while it is being renamed: for a number the kernel answers with a name
+   alone, and for a name with the rest, but for some milliseconds neither its old name nor its new one finds it. */
+static inline long dk_interface_describe(int socket, int index, struct dk_interface *_Nonnull interface) {
+    struct ifreq about = {0}, after = {0};
     memset(interface, 0, sizeof *interface);
-    about.ifr_ifindex = index;
-    if ((result = dk_interface_ioctl(socket, SIOCGIFNAME, &about)) < 0) return result;
+    about.ifr_ifindex = after.ifr_ifindex = index;
+    long result = dk_interface_ioctl(socket, SIOCGIFNAME, &about);
+    if (result < 0) return result;
     memcpy(interface->name, about.ifr_name, IFNAMSIZ);
     interface->name[IFNAMSIZ - 1] = 0;
-    if ((result = dk_interface_ioctl(socket, SIOCGIFFLAGS, &about)) < 0) return result;
-    interface->flags = (uint16_t)about.ifr_flags;
-    if ((result = dk_interface_ioctl(socket, SIOCGIFMTU, &about)) < 0) return result;
-    interface->mtu = (uint32_t)about.ifr_mtu;
-    if ((result = dk_interface_ioctl(socket, SIOCGIFHWADDR, &about)) < 0) return result;
-    interface->type = about.ifr_hwaddr.sa_family;
-    for (int i = 0; i < 6; i++) interface->address = interface->address << 8 | (uint8_t)about.ifr_hwaddr.sa_data[i];
-    return 0;
+    if ((result = dk_interface_describe_named(socket, &about, interface)) < 0 && result != -ENODEV) return result;
+    if (dk_interface_ioctl(socket, SIOCGIFNAME, &after) < 0) return -ENODEV;
+    return result < 0 || strncmp(interface->name, after.ifr_name, IFNAMSIZ) != 0 ? -EAGAIN : 0;
 }
 
 /* Takes an interface up. */

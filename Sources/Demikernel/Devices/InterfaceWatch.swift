@@ -1,4 +1,5 @@
 import Glibc
+import SystemPackage
 
 /// What a device over an interface of the kernel knows of it: whether it can send now, how long its frames may be, and when it is looked at again.
 ///
@@ -11,6 +12,8 @@ struct InterfaceWatch: BitwiseCopyable {
     private(set) var frameMaximum: Int
     private let mtuMaximum: Int
     private var nextLook: UInt64 = 0
+    /// The last look found nothing out.
+    private var isUnsure = false
 
     /// How often, in nanoseconds, the interface is looked at while the program polls, or while it is down.
     private static var interval: UInt64 { 100_000_000 }
@@ -33,14 +36,27 @@ struct InterfaceWatch: BitwiseCopyable {
     }
 
     /// When the device wants to be called again: see `NetworkDevice.maintain(now:)`.
-    var nextTime: UInt64 { isUp ? .max : nextLook }
+    var nextTime: UInt64 { isUp && !isUnsure ? .max : nextLook }
 
     /// It is due at the next call: something has happened.
     mutating func hurry() { nextLook = 0 }
 
+    /// Looks at the interface again, through any socket of its namespace. False where it is gone.
+    mutating func look(_ socket: Int32, _ traffic: inout NetworkDeviceStatistics) -> Bool {
+        do throws(DemikernelError) {
+            follow(try NetworkInterface(index: index, socket: socket), &traffic)
+        } catch {
+            isUnsure = error.errno != Errno(rawValue: ENODEV)
+            if !isUnsure { goDown(&traffic) }
+            return isUnsure
+        }
+        return true
+    }
+
     /// How the interface, this one or the one that has taken its place, was found.
     mutating func follow(_ interface: NetworkInterface, _ traffic: inout NetworkDeviceStatistics) {
         index = interface.index
+        isUnsure = false
         frameMaximum = Self.frameMaximum(interface, mtuMaximum)
         if interface.isUp { isUp = true } else { goDown(&traffic) }
     }

@@ -19,10 +19,11 @@ package struct NetworkInterface: Sendable, Equatable {
     /// The longest name, in bytes: IFNAMSIZ without the zero.
     package static var nameMaximum: Int { Int(IFNAMSIZ) - 1 }
 
-    /// The interface of this number in the socket's network namespace; nil where it is gone.
-    package init?(index: Int32, socket: Int32) {
+    /// The interface of this number in the socket's network namespace. Throws ENODEV where it is gone, and EAGAIN while it is being renamed.
+    package init(index: Int32, socket: Int32) throws(DemikernelError) {
         var found = dk_interface()
-        guard unsafe dk_interface_describe(socket, index, &found) == 0 else { return nil }
+        let result = unsafe dk_interface_describe(socket, index, &found)
+        guard result == 0 else { throw DemikernelError(.negated(result), "the kernel does not describe the network interface") }
         self.index = index
         name = unsafe withUnsafeBytes(of: &found.name) { unsafe String(decoding: $0.prefix { $0 != 0 }, as: UTF8.self) }
         mtu = Int(found.mtu)
@@ -31,11 +32,11 @@ package struct NetworkInterface: Sendable, Equatable {
         isEthernet = found.type == UInt32(ARPHRD_ETHER) && found.flags & UInt32(IFF_LOOPBACK) == 0
     }
 
-    /// The interface of this name in the socket's network namespace; nil where there is none.
+    /// The interface of this name in the socket's network namespace; nil where there is none, or it is about to have another.
     package init?(name: String, socket: Int32) {
         let index = unsafe dk_interface_index(socket, name)
-        guard index > 0 else { return nil }
-        self.init(index: Int32(index), socket: socket)
+        guard index > 0, let found = try? NetworkInterface(index: Int32(index), socket: socket) else { return nil }
+        self = found
     }
 
     /// The interface of this name for a device to be opened on it. Throws ENXIO where there is none or it is no Ethernet, ENETDOWN where it is down.

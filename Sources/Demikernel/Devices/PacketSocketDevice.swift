@@ -177,11 +177,7 @@ import SystemPackage
     /// Whether the interface is still there, and up.
     private mutating func look() {
         let rings = unsafe rings
-        guard let found = NetworkInterface(index: interface.index, socket: unsafe rings[0].descriptor) else {
-            interface.goDown(&traffic)
-            return closeRings()
-        }
-        interface.follow(found, &traffic)
+        if !interface.look(unsafe rings[0].descriptor, &traffic) { closeRings() }
     }
 
     private mutating func closeRings() {

@@ -247,12 +247,14 @@ package struct TapInterfaceConfiguration: Sendable {
             goDown()
             closeQueues()
         }
-        // None of that name where it was only renamed: the files go on working.
-        guard let found = NetworkInterface(name: configuration.interface, socket: control) else { return }
-        if queueCount == 0 {
-            guard let files = try? Self.attach(configuration, events) else { return }
-            adopt(files)
+        // The files outlive its name; whether it has gone, they tell.
+        if queueCount > 0 {
+            _ = interface.look(control, &traffic)
+            return
         }
+        guard let found = NetworkInterface(name: configuration.interface, socket: control) else { return }
+        guard let files = try? Self.attach(configuration, events) else { return }
+        adopt(files)
         interface.follow(found, &traffic)
     }
 

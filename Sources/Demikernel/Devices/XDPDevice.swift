@@ -162,11 +162,7 @@ import SystemPackage
 
     /// Whether the interface is still there, and up.
     private mutating func look() {
-        guard let found = NetworkInterface(index: interface.index, socket: watcher) else {
-            interface.goDown(&traffic)
-            return closeQueues()
-        }
-        interface.follow(found, &traffic)
+        if !interface.look(watcher, &traffic) { closeQueues() }
     }
 
     private mutating func closeQueues() {

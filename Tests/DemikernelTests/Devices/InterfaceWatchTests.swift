@@ -23,6 +23,32 @@ import TestSupport
         try Self.follow(&near, link, bench)
     }
 
+    @Test func `an interface that is being renamed is not taken for one that has gone`() throws {
+        let link = try VirtualLink()
+        let socket = try KernelSocket(.ipv4, .datagram, in: link.near)
+        defer { socket.close() }
+        // Some kernels rename only what is down.
+        try link.succeed("ip link set near0 down", in: link.near)
+        let index = try #require(NetworkInterface(name: "near0", socket: socket.descriptor)).index
+        let isDone = Lock(false)
+        let renaming = PlainThread {
+            defer { isDone.withLock { $0 = true } }
+            let commands = "link set near0 name near9\nlink set near9 name near0"
+            try link.succeed("for round in $(seq 2000); do echo '\(commands)'; done | ip -batch -", in: link.near)
+        }
+        var (found, unsure, gone) = (0, 0, 0)
+        while !isDone.withLock({ $0 }) {
+            do throws(DemikernelError) {
+                let interface = try NetworkInterface(index: index, socket: socket.descriptor)
+                if interface.isEthernet, ["near0", "near9"].contains(interface.name) { found += 1 }
+            } catch {
+                if error.errno == .resourceTemporarilyUnavailable { unsure += 1 } else { gone += 1 }
+            }
+        }
+        try renaming.join()
+        #expect(found > 0 && gone == 0, "found \(found) times, unsure \(unsure), gone \(gone)")
+    }
+
     private static func follow<Device: NetworkDevice & ~Copyable>(_ near: inout Device, _ link: VirtualLink, _ bench: DeviceBench) throws {
         var far = try LinkEnds.far(link)
         var now: UInt64 = 1
