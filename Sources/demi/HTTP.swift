@@ -159,16 +159,24 @@ struct HTTPConversation: ~Copyable {
         }
     }
 
-    /// What has come when the client goes away in the middle stays: it knows that it was not told otherwise.
+    private static var writeBytes: Int { 1 << 16 }
+    private static var writeBuffers: Int { 64 }
+
+    /// What was written when the client goes away in the middle stays: it knows that it was not told otherwise.
     private mutating func receive(_ path: String, _ length: UInt64) async throws {
         guard let root, let file = try? here.libOS.file(FilePath(root + path), [.create, .truncate]) else { throw HTTPStatus.notFound }
         var left = length
         while left > 0 {
-            guard var buffer = try await next() else { throw HTTPStatus.badRequest }
-            if UInt64(buffer.count) > left { pending = try buffer.split(at: Int(left)) }
-            left -= UInt64(buffer.count)
+            var buffers = ScatterGatherArray()
+            // A write takes much longer than a segment takes to come: many in one.
+            while left > 0, buffers.byteCount < Self.writeBytes, buffers.count < Self.writeBuffers, var buffer = try await next() {
+                if UInt64(buffer.count) > left { pending = try buffer.split(at: Int(left)) }
+                left -= UInt64(buffer.count)
+                guard buffers.append(buffer) == nil else { throw HTTPStatus.serverError }
+            }
+            guard !buffers.isEmpty else { throw HTTPStatus.badRequest }
             do throws(PushError) {
-                try await file.push(ScatterGatherArray(buffer))
+                try await file.push(buffers)
             } catch {
                 throw HTTPStatus.serverError
             }

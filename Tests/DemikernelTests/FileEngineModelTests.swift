@@ -25,7 +25,11 @@ import Testing
                     let memory = Bytes(count: Int.random(in: 1...500, using: &generator), filledWith: UInt8(truncatingIfNeeded: step + index))
                     keep.append(memory)
                     let count = memory.array.count
-                    #expect(engine.write(descriptor, memory, at: Int64(offset), userData: userData))
+                    if step % 3 == 0 {
+                        #expect(engine.write(descriptor, memory, pieces: Int.random(in: 1...64, using: &generator), at: Int64(offset), userData: userData))
+                    } else {
+                        #expect(engine.write(descriptor, memory, at: Int64(offset), userData: userData))
+                    }
                     if models[index].count < offset { models[index] += [UInt8](repeating: 0, count: offset - models[index].count) }
                     models[index].replaceSubrange(offset..<min(offset + count, models[index].count), with: memory.array)
                     expected[index] = Int32(count)

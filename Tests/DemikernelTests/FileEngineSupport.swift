@@ -116,6 +116,20 @@ final class EngineUnderTest {
             fd: file, from: bytes.base + start, count: bytes.count - start, offset: offset, durable: durable, userData: userData)
     }
 
+    /// Writes the same bytes as that many pieces of memory, about equal.
+    func write(
+        _ file: Int32, _ bytes: Bytes, pieces count: Int, at offset: Int64 = 0, durable: Bool = false, userData: UInt64 = 1
+    ) -> Bool {
+        memory.append(bytes)
+        return unsafe engine.write(fd: file, offset: offset, durable: durable, userData: userData) { pieces in
+            for index in 0..<count {
+                let (start, end) = (bytes.count * index / count, bytes.count * (index + 1) / count)
+                unsafe (pieces + index).initialize(to: iovec(iov_base: bytes.base + start, iov_len: end - start))
+            }
+            return count
+        }
+    }
+
     /// Writes memory that there is not, or as many bytes as there cannot be.
     func writeNonsense(_ file: Int32, address: UInt, count: Int, userData: UInt64) -> Bool {
         unsafe engine.write(fd: file, from: UnsafeRawPointer(bitPattern: address)!, count: count, offset: 0, userData: userData)

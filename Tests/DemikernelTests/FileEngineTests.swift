@@ -21,6 +21,20 @@ import Testing
         #expect(engine.inFlight == 0)
     }
 
+    @Test(arguments: FileBackendUnderTest.available, [1, 2, FileEngine.piecesMaximum])
+    func `pieces of memory are written behind each other by one request`(backend: FileBackendUnderTest, count: Int) throws {
+        let engine = try makeEngine(backend)
+        let file = try TemporaryFile()
+        let sent = Bytes((0..<100_000).map { UInt8(truncatingIfNeeded: $0 &* 31 >> 3) })
+        #expect(engine.write(file.descriptor, sent, pieces: count, at: 7, durable: count == 2))
+        #expect(try engine.result() == 100_000)
+        let isSame = file.contents == [UInt8](repeating: 0, count: 7) + sent.array
+        #expect(isSame)
+        #expect(engine.statistics.requests == 1 && engine.statistics.bytesWritten == 100_000)
+        #expect(engine.write(-1, sent, pieces: count))
+        #expect(try engine.result() == -EBADF)
+    }
+
     @Test(arguments: FileBackendUnderTest.available)
     func `a read is short at the end of the file and empty past it`(backend: FileBackendUnderTest) throws {
         let engine = try makeEngine(backend)

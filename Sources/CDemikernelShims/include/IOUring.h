@@ -89,10 +89,16 @@ static inline int dk_event_create(void) { return eventfd(0, EFD_NONBLOCK | EFD_C
 static inline void dk_thread_set_name(const char *_Nonnull name) { prctl(PR_SET_NAME, name); }
 
 /* One transfer at `offset`, or at the descriptor's own position where that is -1. `flags`: RWF_*. Bytes, or a negative errno. */
+static inline long dk_transfer_pieces(
+    int descriptor, int writes, const struct iovec *_Nonnull pieces, size_t count, int64_t offset, int flags
+) {
+    long answer = syscall(writes ? SYS_pwritev2 : SYS_preadv2, descriptor, pieces, count, (long)offset, 0L, flags);
+    return answer < 0 ? -errno : answer;
+}
+
 static inline long dk_transfer(int descriptor, int writes, void *_Nullable address, size_t count, int64_t offset, int flags) {
     struct iovec piece = {address, count};
-    long answer = syscall(writes ? SYS_pwritev2 : SYS_preadv2, descriptor, &piece, 1UL, (long)offset, 0L, flags);
-    return answer < 0 ? -errno : answer;
+    return dk_transfer_pieces(descriptor, writes, &piece, 1, offset, flags);
 }
 
 #endif

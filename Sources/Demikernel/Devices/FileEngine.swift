@@ -86,6 +86,20 @@ package struct FileEngine: ~Copyable {
             address: UInt(bitPattern: address), offset: offset, userData: userData))
     }
 
+    /// The most pieces of memory that one request writes.
+    static var piecesMaximum: Int { FileRequestTable.piecesMaximum }
+
+    /// Writes pieces of memory, one behind the other, with one request: `writev(2)`. `fill` is called at once, with room for ``piecesMaximum`` of
+    /// them, and answers how many it has put there, at least one. Else as the write of one.
+    mutating func write(
+        fd: Int32, offset: Int64, durable: Bool = false, userData: UInt64, pieces fill: (UnsafeMutablePointer<iovec>) -> Int
+    ) -> Bool {
+        let request = FileRequest(kind: .write, option: durable, descriptor: fd, offset: offset, userData: userData)
+        guard canQueue(), let slot = unsafe table.insert(request, pieces: fill) else { return false }
+        start(slot)
+        return true
+    }
+
     /// Brings the file's data, and unless `dataOnly` all that the file system knows of it, to the disk: `fdatasync(2)`, `fsync(2)`.
     /// It covers the writes that have completed. False where the queue is full.
     package mutating func synchronize(fd: Int32, dataOnly: Bool = true, userData: UInt64) -> Bool {
@@ -146,14 +160,18 @@ package struct FileEngine: ~Copyable {
 
     private mutating func queue(_ request: FileRequest) -> Bool {
         guard canQueue(), let slot = table.insert(request) else { return false }
+        start(slot)
+        return true
+    }
+
+    private mutating func start(_ slot: UInt32) {
         statistics.requests += 1
-        if goesToRing(request.kind) {
-            ring!.put(request, slot: slot)
+        if goesToRing(table[slot].kind) {
+            ring!.put(table[slot], slot: slot)
         } else {
             worker.put(slot)
             workerIsOwedWake = true
         }
-        return true
     }
 
     private func goesToRing(_ kind: FileRequest.Kind) -> Bool {

@@ -76,6 +76,8 @@ struct FileRequest: BitwiseCopyable {
     var flags: Int32 = 0
     /// Where to read to or to write from; the path of `open`, which the engine owns.
     var address: UInt = 0
+    /// `write`: how many pieces (`struct iovec`) lie at `address`, in the table; 0 where the bytes themselves do.
+    var pieces: UInt32 = 0
     /// Where in the file, or ``FileEngine/currentPosition``; the length for `truncate`.
     var offset: Int64 = 0
     var userData: UInt64

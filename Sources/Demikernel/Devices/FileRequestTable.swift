@@ -5,13 +5,15 @@ import Synchronization
 ///
 /// Insertion and removal take constant time and allocate nothing.
 ///
-/// Invariant: `requests`, `live`, `nextFree` and `cancellations` hold `capacity` initialised elements; a slot is either live or on the free
+/// Invariant: `requests`, `live`, `nextFree` and `cancellations` hold `capacity` initialised elements, `pieces` room for `piecesMaximum` times as many; a slot is either live or on the free
 /// list. While a slot is live its request is not written, so the helper thread may read it; `cancellations` is all that both threads write.
 @safe
 struct FileRequestTable: ~Copyable {
     let capacity: Int
     let requests: UnsafeMutablePointer<FileRequest>
     let cancellations: UnsafeMutablePointer<Atomic<Bool>>
+    /// Room for each slot's pieces, untouched until a request has some.
+    private let pieces: UnsafeMutablePointer<iovec>
     private let live: UnsafeMutablePointer<Bool>
     private let nextFree: UnsafeMutablePointer<UInt32>
     private var firstFree: UInt32 = 0
@@ -25,6 +27,7 @@ struct FileRequestTable: ~Copyable {
         unsafe requests = .allocate(capacity: capacity)
         unsafe requests.initialize(repeating: FileRequest(kind: .close, descriptor: -1, userData: 0), count: capacity)
         unsafe cancellations = .allocate(capacity: capacity)
+        unsafe pieces = .allocate(capacity: capacity * Self.piecesMaximum)
         unsafe live = .allocate(capacity: capacity)
         unsafe live.initialize(repeating: false, count: capacity)
         unsafe nextFree = .allocate(capacity: capacity)
@@ -39,6 +42,7 @@ struct FileRequestTable: ~Copyable {
         unsafe requests.deallocate()
         unsafe cancellations.deinitialize(count: capacity)
         unsafe cancellations.deallocate()
+        unsafe pieces.deallocate()
         unsafe live.deallocate()
         unsafe nextFree.deallocate()
     }
@@ -52,6 +56,24 @@ struct FileRequestTable: ~Copyable {
         unsafe cancellations[Int(slot)].store(false, ordering: .relaxed)
         unsafe live[Int(slot)] = true
         count += 1
+        return slot
+    }
+
+    /// The most pieces that one request has.
+    static var piecesMaximum: Int { 64 }
+
+    /// Stores `request` with the pieces that `fill`, called at once with room for ``piecesMaximum``, puts there, and whose number it answers. Returns
+    /// the slot; nil where every slot is taken.
+    mutating func insert(_ request: FileRequest, pieces fill: (UnsafeMutablePointer<iovec>) -> Int) -> UInt32? {
+        guard let slot = insert(request) else { return nil }
+        let room = unsafe pieces + Int(slot) * Self.piecesMaximum
+        let count = unsafe fill(room)
+        precondition(0...Self.piecesMaximum ~= count)
+        var byteCount = 0
+        for index in 0..<count { byteCount += unsafe room[index].iov_len }
+        unsafe requests[Int(slot)].address = UInt(bitPattern: room)
+        unsafe requests[Int(slot)].pieces = UInt32(count)
+        unsafe requests[Int(slot)].count = UInt32(min(byteCount, FileRequest.transferMaximum))
         return slot
     }
 

@@ -43,8 +43,8 @@ struct FileRing: ~Copyable {
     /// A ring whose completions make `event` readable. Throws the kernel's errno: `ENOSYS` without io_uring, `EPERM` where it is forbidden,
     /// `ENOTSUP` where this kernel's lacks what files need (it came with Linux 5.6).
     init(depth: Int, event: Int32) throws(Errno) {
-        // fsync, cancel, openat, close, read, write
-        let set = try RingSetup(entries: UInt32(depth) * 2, needing: 1 << 3 | 1 << 14 | 1 << 18 | 1 << 19 | 1 << 22 | 1 << 23, event: event)
+        // writev, fsync, cancel, openat, close, read, write
+        let set = try RingSetup(entries: UInt32(depth) * 2, needing: 1 << 2 | 1 << 3 | 1 << 14 | 1 << 18 | 1 << 19 | 1 << 22 | 1 << 23, event: event)
         let base = unsafe set.rings.baseAddress.unsafelyUnwrapped
         let submission = set.parameters.submission
         let completion = set.parameters.completion
@@ -92,6 +92,10 @@ struct FileRing: ~Copyable {
         case .read, .write:
             entry.address = UInt64(request.address)
             entry.length = request.count
+            if request.pieces > 0 {
+                entry.opcode = 2 // IORING_OP_WRITEV
+                entry.length = request.pieces
+            }
             entry.offset = UInt64(bitPattern: request.offset)
             if request.option { entry.operation_flags = FileTransfer.durable }
             if request.count > Self.inlineTransferMaximum { entry.flags = 1 << 4 /* IOSQE_ASYNC */ }

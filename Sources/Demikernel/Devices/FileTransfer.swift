@@ -60,6 +60,9 @@ enum FileTransfer {
     private static func transfer(_ request: FileRequest, at offset: Int64, flags: Int32 = 0) -> Int32 {
         let writes = request.kind == .write
         let flags = flags | (writes && request.option ? Int32(durable) : 0)
+        if request.pieces > 0, let pieces = unsafe request.pointer?.assumingMemoryBound(to: iovec.self) {
+            return unsafe Int32(dk_transfer_pieces(request.descriptor, writes ? 1 : 0, pieces, Int(request.pieces), offset, flags))
+        }
         return unsafe Int32(dk_transfer(request.descriptor, writes ? 1 : 0, request.pointer, Int(request.count), offset, flags))
     }
 

@@ -37,10 +37,28 @@ package struct FileBackend: ~Copyable {
         return isQueued
     }
 
-    mutating func write(_ file: Int32, _ segment: Segment, from start: Int, token: QToken) -> Bool {
-        let isQueued = unsafe engine!.write(
-            fd: file, from: segment.start + start, count: Int(segment.count) - start, offset: FileEngine.currentPosition,
-            userData: token.rawValue)
+    /// Appends what comes after the first `skip` bytes, or as much of it as one request takes.
+    mutating func write(_ file: Int32, _ segments: SegmentList, after skip: Int, token: QToken) -> Bool {
+        var (position, start) = (0, skip)
+        while start >= Int(segments[position].count) {
+            start -= Int(segments[position].count)
+            position += 1
+        }
+        let first = segments[position]
+        let isQueued = unsafe if position + 1 == segments.count {
+            unsafe engine!.write(
+                fd: file, from: first.start + start, count: Int(first.count) - start, offset: FileEngine.currentPosition, userData: token.rawValue)
+        } else {
+            unsafe engine!.write(fd: file, offset: FileEngine.currentPosition, userData: token.rawValue) { pieces in
+                let count = min(segments.count - position, FileEngine.piecesMaximum)
+                unsafe pieces.initialize(to: iovec(iov_base: first.start + start, iov_len: Int(first.count) - start))
+                for index in 1..<count {
+                    let segment = segments[position + index]
+                    unsafe (pieces + index).initialize(to: iovec(iov_base: segment.start, iov_len: Int(segment.count)))
+                }
+                return count
+            }
+        }
         inFlight += isQueued ? 1 : 0
         return isQueued
     }
@@ -159,14 +177,8 @@ extension Core {
 
     private mutating func startWrite(_ index: UInt32, _ slot: UInt32) {
         guard !operations[slot].isInFlight else { return }
-        var skip = operations[slot].progress
-        var position = 0
-        while skip >= Int(operations[slot].segments[position].count) {
-            skip -= Int(operations[slot].segments[position].count)
-            position += 1
-        }
-        let segment = operations[slot].segments[position]
-        let isQueued = catnap.files.write(queues[index].fileDescriptor, segment, from: skip, token: operations.token(of: slot))
+        let isQueued = catnap.files.write(
+            queues[index].fileDescriptor, operations[slot].segments, after: operations[slot].progress, token: operations.token(of: slot))
         if isQueued { operations[slot].flags.insert(.inFlight) } else { starve(slot) }
     }
 
