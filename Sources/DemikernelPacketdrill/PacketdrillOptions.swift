@@ -25,7 +25,7 @@ extension PacketdrillWorld {
             guard result == 0 else { return result }
             world.descriptors[descriptor] = socket
             if let datagram = socket.datagram { stack.udp.setReuse(datagram, socket.options.reuseAddress) }
-            if let handle = socket.handle { stack.tcp.setOptions(handle, socket.options, now: world.now) }
+            if let handle = socket.handle { stack.setOptions(handle, socket.options, now: world.now) }
             return 0
         }
     }

@@ -148,7 +148,7 @@ final class ScenarioHost {
             var options = TCPSocketOptions()
             options.keepAlive = true
             let now = simulation.now
-            stack.use { $0.tcp.setOptions(socket, options, now: now) }
+            stack.use { $0.setOptions(socket, options, now: now) }
             advance(end)
         }
     }

@@ -150,6 +150,9 @@ struct HTTPConversation: ~Copyable {
         var left = UInt64(clamping: end)
         try await respond(.ok, fields: "Content-Type: application/octet-stream\r\n", length: left)
         guard request.method == "GET" else { return }
+        // What is left of a push goes with the next one, up to the last.
+        try? connection.set(.noDelay, to: false)
+        defer { try? connection.set(.noDelay, to: true) }
         while left > 0 {
             // A file that has become shorter: the client sees that bytes are missing.
             guard var buffer = try await file.pop() else { throw DemikernelError(.invalidArgument, "the file became shorter") }

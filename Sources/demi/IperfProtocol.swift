@@ -39,12 +39,14 @@ struct IperfSettings: Decodable {
     let isBidirectional: Bool
     /// Bytes of a push.
     let length: Int
+    /// Small segments go out at once (iperf3 -N).
+    let hasNoDelay: Bool
 
     private let isUDP: Bool
     private let isSCTP: Bool
 
     private enum CodingKeys: String, CodingKey {
-        case parallel, reverse, bidirectional, len, udp, sctp
+        case parallel, reverse, bidirectional, len, nodelay, udp, sctp
     }
 
     init(from decoder: any Decoder) throws {
@@ -53,6 +55,7 @@ struct IperfSettings: Decodable {
         isReverse = try values.decodeIfPresent(Bool.self, forKey: .reverse) ?? false
         isBidirectional = try values.decodeIfPresent(Bool.self, forKey: .bidirectional) ?? false
         length = try values.decodeIfPresent(Int.self, forKey: .len) ?? 131_072
+        hasNoDelay = try values.decodeIfPresent(Bool.self, forKey: .nodelay) ?? false
         isUDP = try values.decodeIfPresent(Bool.self, forKey: .udp) ?? false
         isSCTP = try values.decodeIfPresent(Bool.self, forKey: .sctp) ?? false
     }

@@ -175,7 +175,7 @@ final class ScriptStack {
     }
 
     func setOptions(_ name: String, _ options: TCPSocketOptions) throws {
-        stack.tcp.setOptions(try socket(name), options, now: now)
+        stack.setOptions(try socket(name), options, now: now)
         drain()
     }
 

@@ -12,7 +12,7 @@ struct FuzzTarget: Sendable {
     /// Takes one input; ends the process where something that must hold does not.
     let run: @Sendable ([UInt8]) throws -> Void
 
-    static let all: [FuzzTarget] = parsers + [stack, connection, memifMessages, memifRings, control, configuration]
+    static let all: [FuzzTarget] = parsers + [datagramRun, segmentRun, stack, connection, memifMessages, memifRings, control, configuration]
 
     static func named(_ name: String) -> FuzzTarget? { all.first { $0.name == name } }
 }

@@ -155,8 +155,14 @@ import Glibc
         return true
     }
 
+    /// Slices of the application's buffer mostly lie behind one another: one part, which the kernel copies at once.
     @unsafe @inline(__always)
     private mutating func append(_ start: UnsafeMutableRawPointer, _ count: Int) {
+        let last = unsafe parts + (partCount - 1)
+        if partCount > 1, unsafe last.pointee.iov_base + last.pointee.iov_len == start {
+            unsafe last.pointee.iov_len += count
+            return
+        }
         unsafe (parts + partCount).initialize(to: iovec(iov_base: start, iov_len: count))
         partCount += 1
     }

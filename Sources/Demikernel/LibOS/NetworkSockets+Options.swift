@@ -82,7 +82,8 @@ extension Core {
     /// Tells a connection that lives; others get their options when they begin.
     private mutating func applyNetworkOptions(_ index: UInt32) {
         guard queues[index].kind != .networkDatagram, queues[index].state != .unbound, queues[index].state != .bound else { return }
-        network.stack.tcp.setOptions(streamSocket(index), network[index].options, now: readTime())
+        network.stack.tcp.setOptions(streamSocket(index), network[index].options, ip: &network.stack.ip, now: readTime())
+        network.transmit()
     }
 
     /// TCP_USER_TIMEOUT, in milliseconds.

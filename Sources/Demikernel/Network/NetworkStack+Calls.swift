@@ -25,6 +25,10 @@ extension NetworkStack {
         tcp.receive(socket, limit: limit, ip: &ip, now: now)
     }
 
+    package mutating func setOptions(_ socket: TCPSocket, _ options: TCPSocketOptions, now: UInt64) {
+        tcp.setOptions(socket, options, ip: &ip, now: now)
+    }
+
     package mutating func shutdownSend(_ socket: TCPSocket, now: UInt64) { tcp.shutdownSend(socket, ip: &ip, now: now) }
 
     package mutating func close(_ socket: TCPSocket, lingerReset: Bool = false, now: UInt64) {

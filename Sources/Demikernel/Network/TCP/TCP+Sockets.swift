@@ -192,12 +192,14 @@ extension TCP {
         return SocketAddress(tuple.remote, port: tuple.remotePort)
     }
 
-    /// Takes effect from the next segment on; a buffer that shrinks does so as it empties. The window scale stays what it was agreed to be.
-    package mutating func setOptions(_ socket: TCPSocket, _ options: TCPSocketOptions, now: UInt64) {
+    /// Takes effect from the next segment on, and sends what had to wait without them (`noDelay`); a buffer that shrinks does so as it empties. The window
+    /// scale stays what it was agreed to be.
+    package mutating func setOptions(_ socket: TCPSocket, _ options: TCPSocketOptions, ip: inout NetworkLayer, now: UInt64) {
         if let listener = listenerSlot(socket) {
             listeners[unchecked: listener].options = options
         } else if isConnection(socket) {
             connections[unchecked: socket.slot].set(options, &shared, now: now)
+            connections[unchecked: socket.slot].transmit(&shared, ip: &ip, now: now)
         }
     }
 
