@@ -113,9 +113,14 @@ enum RunChecks {
 
     // MARK: - Segments
 
-    /// What each of a burst's segments differs in from the one before: its length, and bytes of its headers.
+    /// The manner (family, options, where the payload lies), the length of a full segment, and of each segment its length and what is changed in its
+    /// headers. To begin with, each byte of the second one's.
     static var segmentSeeds: [[UInt8]] {
-        [[0, 100, 100, 0, 100, 0, 50, 0], [1, 100, 100, 0, 100, 0, 50, 1, 67, 0x18], [2, 255, 255, 0, 255, 0, 255, 0, 255, 0], [0, 9, 9, 1, 47, 0x11]]
+        var seeds: [[UInt8]] = [[0, 100, 100, 0, 100, 0, 50, 0], [1, 100, 100, 0, 100, 0, 50, 1, 67, 0x19], [2, 255, 255, 0, 255, 0, 255, 0, 255, 0]]
+        for manner in UInt8(0)...3 {
+            for place in UInt8(12)..<86 { seeds.append([manner, 99, 100, 0, 100, 1, place, place == 47 || place == 67 ? 0x18 : 0xee, 100, 0, 100, 0]) }
+        }
+        return seeds
     }
 
     static func join(_ bytes: [UInt8]) throws {
@@ -169,7 +174,7 @@ enum RunChecks {
         }
         let addresses = isIPv6 ? bytes[22..<54] : bytes[26..<34]
         let pseudo = 0xffff - Int(referenceChecksum(Array(addresses) + [0, 6] + pair(length)))
-        bytes += [0x1b, 0x58, 0, 80] + pair(sequence >> 16) + pair(sequence) + [0, 0, 0, 77, UInt8((headers - transport) / 4 << 4), 0x10, 1, 0]
+        bytes += [0x1b, 0x58, 0, 80] + pair(sequence >> 16) + pair(sequence) + [0, 0, 0, 77, UInt8((headers - transport) / 4) << 4, 0x10, 1, 0]
         bytes += pair(pseudo) + [0, 0] + [UInt8](repeating: 1, count: headers - transport - 20)
         return bytes
     }
