@@ -37,7 +37,16 @@ final class DeviceBench {
         return segment
     }
 
-    static func contents(_ count: Int, seed: Int) -> [UInt8] { (0..<count).map { UInt8(truncatingIfNeeded: seed &* 31 &+ $0 &* 7 &+ $0 / 256) } }
+    static func contents(_ count: Int, seed: Int) -> [UInt8] {
+        let start = seed &* 31 & 4_095
+        return Array(noise[start..<start + count])
+    }
+
+    /// Made once: byte by byte, a debug build would take longer than what it tests.
+    private static let noise: [UInt8] = {
+        var generator = SplitMix64(seed: 1)
+        return (0..<131_072).map { _ in UInt8(truncatingIfNeeded: generator.next()) }
+    }()
 
     /// Nothing is left in the heap.
     var isEmpty: Bool {

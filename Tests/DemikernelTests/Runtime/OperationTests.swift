@@ -8,7 +8,7 @@ import Testing
         let capacity = 40
         var table = try OperationTable(capacity: capacity)
         var model: [QToken: (kind: OperationKind, queue: UInt32)] = [:]
-        var stale: [QToken] = []
+        var stale: Set<QToken> = []
         for step in 0..<8_000 as Range<UInt32> {
             if Int.random(in: 0..<5, using: &generator) < 3 {
                 let kind: OperationKind = Bool.random(using: &generator) ? .pop : .push
@@ -23,7 +23,7 @@ import Testing
                 guard let token = model.keys.sorted(by: { $0.slot < $1.slot }).randomElement(using: &generator) else { continue }
                 table.remove(token.slot)
                 model[token] = nil
-                stale.append(token)
+                stale.insert(token)
             }
             #expect(table.count == model.count)
         }
