@@ -9,16 +9,20 @@
 #include <net/if_arp.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <stdio.h>
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
+#include <sys/utsname.h>
 #include <unistd.h>
 
+#include <linux/ethtool.h>
 #include <linux/filter.h>
 #include <linux/if_ether.h>
 #include <linux/if_packet.h>
 #include <linux/if_tun.h>
+#include <linux/sockios.h>
 
 /* --- interfaces ------------------------------------------------------------------------------------------------------- */
 
@@ -70,6 +74,27 @@ static inline long dk_interface_describe(int socket, int index, struct dk_interf
     if ((result = dk_interface_describe_named(socket, &about, interface)) < 0 && result != -ENODEV) return result;
     if (dk_interface_ioctl(socket, SIOCGIFNAME, &after) < 0) return -ENODEV;
     return result < 0 || strncmp(interface->name, after.ifr_name, IFNAMSIZ) != 0 ? -EAGAIN : 0;
+}
+
+/* Asks the driver something whose answer is written over the question: ethtool's ioctl(2). */
+static inline long dk_interface_ask_driver(int socket, const char *_Nonnull name, void *_Nonnull question) {
+    struct ifreq about = {0};
+    strncpy(about.ifr_name, name, IFNAMSIZ - 1);
+    about.ifr_data = (char *)question;
+    return dk_interface_ioctl(socket, SIOCETHTOOL, &about);
+}
+
+/* Whether the kernel's software cuts segments for the interface, which does not do so itself, and is of a version that cuts packets rightly whose
+   length IP's field cannot say: Linux 6.5 ("tcp: gso: really support BIG TCP"). */
+static inline int dk_interface_cuts_long(int socket, int index) {
+    struct utsname system;
+    unsigned major, minor;
+    struct ifreq about = {0};
+    struct ethtool_value segmentation = {.cmd = ETHTOOL_GTSO};
+    about.ifr_ifindex = index;
+    if (uname(&system) < 0 || sscanf(system.release, "%u.%u", &major, &minor) != 2 || major < 6 || (major == 6 && minor < 5)) return 0;
+    if (dk_interface_ioctl(socket, SIOCGIFNAME, &about) < 0) return 0;
+    return dk_interface_ask_driver(socket, about.ifr_name, &segmentation) == 0 && segmentation.data == 0;
 }
 
 /* Takes an interface up. */

@@ -9,7 +9,6 @@
 #include <linux/filter.h>
 #include <linux/if_packet.h>
 #include <linux/if_xdp.h>
-#include <linux/sockios.h>
 #include <net/if.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -20,6 +19,7 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
+#include "Interfaces.h"
 #include "SystemCalls.h"
 
 /* --- sockets ---------------------------------------------------------------------------------------------------------- */
@@ -162,24 +162,17 @@ static inline long dk_xdp_attach(int program, int index, int generic) {
 
 /* --- the interface --------------------------------------------------------------------------------------------------------- */
 
-static inline long dk_xdp_ask_driver(int socket, const char *_Nonnull name, void *_Nonnull question) {
-    struct ifreq about = {0};
-    strncpy(about.ifr_name, name, IFNAMSIZ - 1);
-    about.ifr_data = (char *)question;
-    return ioctl(socket, SIOCETHTOOL, &about) < 0 ? -errno : 0;
-}
-
 /* Queues on which the interface receives; negative where the driver does not say. */
 static inline long dk_xdp_queue_count(int socket, const char *_Nonnull name) {
     struct ethtool_channels channels = {.cmd = ETHTOOL_GCHANNELS};
-    long result = dk_xdp_ask_driver(socket, name, &channels);
+    long result = dk_interface_ask_driver(socket, name, &channels);
     return result < 0 ? result : (long)channels.rx_count + (long)channels.combined_count;
 }
 
 /* Whether frames of this machine may come over the interface that have never been on a wire, with their checksums left undone. */
 static inline int dk_xdp_has_local_peer(int socket, const char *_Nonnull name) {
     struct ethtool_drvinfo info = {.cmd = ETHTOOL_GDRVINFO};
-    if (dk_xdp_ask_driver(socket, name, &info) < 0) return 0;
+    if (dk_interface_ask_driver(socket, name, &info) < 0) return 0;
     return strncmp(info.driver, "veth", sizeof info.driver) == 0 || strncmp(info.driver, "tun", sizeof info.driver) == 0;
 }
 

@@ -26,6 +26,8 @@ import SystemPackage
     private var turn = QueueTurn()
     /// The socket for packets that the kernel is to cut into segments; -1 where there is none, or the kernel does not cut.
     private var sender: Int32 = -1
+    /// How long they may be.
+    private var packetMaximum = SegmentRun.packetMaximum
     private var run = SegmentRun()
     private var interface: InterfaceWatch
     private let events: Int32
@@ -48,7 +50,7 @@ import SystemPackage
         interface = InterfaceWatch(parts.interface, mtuMaximum: capabilities.maximumTransmissionUnit)
         self.configuration = configuration
         unsafe self.rings = rings
-        sender = PacketSockets.sender(configuration, index: interface.index)
+        openSender(index: parts.interface.index)
     }
 
     deinit {
@@ -96,7 +98,7 @@ import SystemPackage
         }
         let rings = unsafe rings
         while !burst.isEmpty {
-            if sender >= 0, burst.count > 1, run.join(burst, frameMaximum: interface.frameMaximum) {
+            if sender >= 0, burst.count > 1, run.join(burst, frameMaximum: interface.frameMaximum, packetMaximum: packetMaximum) {
                 guard sendRun(of: &burst) else { break }
                 continue
             }
@@ -129,6 +131,10 @@ import SystemPackage
         case 0...:
             traffic.transmittedFrames &+= UInt64(run.frameCount)
             traffic.transmittedBytes &+= UInt64(run.byteCount)
+        case -Int(ENOBUFS), -Int(EMSGSIZE) where packetMaximum > SegmentRun.packetMaximum:
+            // Memory in pieces as large as it takes may not be had: shorter ones from now on, beginning with this one.
+            packetMaximum = SegmentRun.packetMaximum
+            return true
         case -Int(EAGAIN), -Int(ENOBUFS), -Int(ENOMEM), -Int(EINTR):
             return false
         case -Int(ENETDOWN), -Int(ENXIO), -Int(ENODEV):
@@ -180,6 +186,11 @@ import SystemPackage
         if !interface.look(unsafe rings[0].descriptor, &traffic) { closeRings() }
     }
 
+    private mutating func openSender(index: Int32) {
+        sender = PacketSockets.sender(configuration, index: index)
+        packetMaximum = PacketSockets.packetMaximum(sender: sender, index: index)
+    }
+
     private mutating func closeRings() {
         let drops = statistics.receiveDrops
         traffic.receiveDrops = drops
@@ -198,7 +209,7 @@ import SystemPackage
         guard let (first, found) = try? PacketSockets.find(configuration) else { return }
         guard let count = try? unsafe PacketSockets.open(configuration, capabilities, found, first: first, into: rings, events) else { return }
         ringCount = count
-        sender = PacketSockets.sender(configuration, index: found.index)
+        openSender(index: found.index)
         interface.follow(found, &traffic)
     }
 }

@@ -91,6 +91,12 @@ enum PacketSockets {
         return -1
     }
 
+    /// How long the packets may be that such a socket sends: see ``SegmentRun/longPacketMaximum``. An interface that cuts by itself takes none longer than
+    /// IP's.
+    static func packetMaximum(sender: Int32, index: Int32) -> Int {
+        sender >= 0 && dk_interface_cuts_long(sender, index) != 0 ? SegmentRun.longPacketMaximum : SegmentRun.packetMaximum
+    }
+
     /// Has the kernel hold more bytes for the socket beside its rings.
     private static func enlarge(_ descriptor: Int32, _ forced: Int32, _ option: Int32) {
         if dk_socket_option(descriptor, SOL_SOCKET, forced, bufferSize) < 0 { _ = dk_socket_option(descriptor, SOL_SOCKET, option, bufferSize) }

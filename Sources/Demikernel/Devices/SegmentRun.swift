@@ -19,6 +19,12 @@ import Glibc
     /// Their bytes, each with its own headers.
     private(set) var byteCount = 0
 
+    /// The most bytes from IP's header on: what its length field can say.
+    static var packetMaximum: Int { 65_535 }
+    /// The same for a kernel that cuts by its software (`dk_interface_cuts_long`), where the length may be left 0 (BIG TCP). The receiver, where it is on
+    /// this machine, is woken once for each packet, which costs as much as ten segments; all of its segments pass at one go, in 0.2 ms.
+    static var longPacketMaximum: Int { 196_608 }
+
     private static var partsMaximum: Int { 256 }
     private static var virtioByteCount: Int { MemoryLayout<dk_virtio_header>.size }
 
@@ -65,9 +71,10 @@ import Glibc
     /// PSH and FIN: a cutting kernel leaves them to the last segment.
     private static var lastOnly: UInt8 { 0x09 }
 
-    /// Looks how many frames of no more than `frameMaximum` bytes, from the first of the burst on, make one packet, and prepares it for
-    /// ``send(to:)`` or ``write(to:)``. False where it is fewer than two. The burst keeps the frames. Complexity: linear in the frames put together.
-    mutating func join(_ burst: borrowing FrameBurst, frameMaximum: Int) -> Bool {
+    /// Looks how many frames of no more than `frameMaximum` bytes, from the first of the burst on, make one packet of no more than `packetMaximum`, and
+    /// prepares it for ``send(to:)`` or ``write(to:)``. False where it is fewer than two. The burst keeps the frames. Complexity: linear in the frames
+    /// put together.
+    mutating func join(_ burst: borrowing FrameBurst, frameMaximum: Int, packetMaximum: Int = SegmentRun.packetMaximum) -> Bool {
         guard burst.count > 1 else { return false }
         let first = burst[0]
         let bytes = Self.bytes(first)
@@ -77,8 +84,7 @@ import Glibc
         guard headers >= transport + TCPOffset.options, bytes.count >= headers, segmentSize > 0,
             bytes.load8(transport + TCPOffset.flags) == Self.acknowledges
         else { return false }
-        // IP's length field has 16 bits.
-        let countMaximum = min(burst.count, (65_535 - (headers - Offset.ip)) / segmentSize)
+        let countMaximum = min(burst.count, (packetMaximum - (headers - Offset.ip)) / segmentSize)
         partCount = 1
         guard append(payloadOf: first, from: headers) else { return false }
         var sequence = bytes.load32(transport + TCPOffset.sequence)
@@ -167,7 +173,7 @@ import Glibc
         partCount += 1
     }
 
-    /// virtio's header and the packet's, which are the first frame's with the lengths and the flags of all.
+    /// virtio's header and the packet's, which are the first frame's with the lengths and the flags of all. A length beyond 16 bits is 0.
     private mutating func makeHeaders(
         _ first: PacketBytes, _ offload: FrameOffload, transport: Int, _ headers: Int, segmentSize: Int, payload: Int, flags: UInt8
     ) {
@@ -182,12 +188,13 @@ import Glibc
         packet.copy(from: first.slice(0, headers), at: 0)
         let lengthField = isIPv4 ? Offset.totalLength : Offset.payloadLength
         let old = packet.load16(lengthField)
-        let new = old + UInt16(payload - segmentSize)
+        let more = payload - segmentSize
+        let new = UInt16(exactly: Int(old) + more) ?? 0
         packet.store16(new, at: lengthField)
         if isIPv4 { packet.store16(InternetChecksum.update(packet.load16(Offset.ipv4Checksum), from: old, to: new), at: Offset.ipv4Checksum) }
-        // The sum of the pseudo-header, which has the length of TCP's header and payload; the kernel goes on from it.
-        let sum = UInt32(packet.load16(transport + TCPOffset.checksum)) + UInt32(new - old)
-        packet.store16(UInt16(truncatingIfNeeded: sum + sum >> 16), at: transport + TCPOffset.checksum)
+        // The sum of the pseudo-header, which has the length of TCP's header and payload, in 32 bits; the kernel goes on from it.
+        let sum = UInt64(packet.load16(transport + TCPOffset.checksum)) + UInt64(more)
+        packet.store16(InternetChecksum.reduce(sum), at: transport + TCPOffset.checksum)
         packet.store8(flags, at: transport + TCPOffset.flags)
         unsafe parts.initialize(to: iovec(iov_base: start, iov_len: Self.virtioByteCount + headers))
     }

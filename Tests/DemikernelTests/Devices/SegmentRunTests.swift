@@ -149,12 +149,33 @@ struct SegmentRunTests {
         let bench = try DeviceBench()
         let link = try VirtualLink()
         try link.succeed("ethtool -K near0 tso off gso off tx off >/dev/null", in: link.near)
-        let taken = try Self.send(isIPv6, bypassesQueueing: bypassesQueueing, bench, link)
-        #expect(taken.frames.map { Self.withoutIdentification($0, isIPv6) } == taken.sent.map { Self.withoutIdentification($0, isIPv6) })
-        for frame in taken.frames { #expect(Self.checksumIsValid(frame, isIPv6)) }
+        try Self.checkCut(try Self.send(isIPv6, bypassesQueueing: bypassesQueueing, bench, link), isIPv6)
+        #expect(bench.isEmpty)
+    }
+
+    @Test(.enabled(if: VirtualLink.obstacle == nil, "needs root and iproute2"), arguments: [false, true])
+    func `the kernel cuts packets that are longer than IP can say`(_ isIPv6: Bool) throws {
+        let bench = try DeviceBench()
+        let link = try VirtualLink()
+        try link.succeed("ethtool -K near0 tso off gso off tx off >/dev/null", in: link.near)
+        try Self.checkCut(try Self.send(isIPv6, count: 150, bench, link), isIPv6)
+        #expect(bench.isEmpty)
+    }
+
+    @Test func `a packet is as long as its kernel takes`() throws {
+        let bench = try DeviceBench()
+        var burst = bench.burst(capacity: 256)
+        for piece in Self.stream(150, size: 1_400) { burst.append(Self.frame(piece, bench)) }
+        #expect(Joined(burst).count == 65_483 / 1_400)
+        #expect(Joined(burst, packetMaximum: SegmentRun.longPacketMaximum).count == 196_556 / 1_400)
+    }
+
+    /// What comes is what was sent, with checksums.
+    private static func checkCut(_ taken: (sent: [[UInt8]], frames: [[UInt8]], statistics: NetworkDeviceStatistics), _ isIPv6: Bool) throws {
+        #expect(taken.frames.map { withoutIdentification($0, isIPv6) } == taken.sent.map { withoutIdentification($0, isIPv6) })
+        for frame in taken.frames { #expect(checksumIsValid(frame, isIPv6)) }
         #expect(taken.statistics.transmittedFrames == UInt64(taken.sent.count) && taken.statistics.transmitDrops == 0)
         #expect(taken.statistics.transmittedBytes == UInt64(taken.sent.reduce(0) { $0 + $1.count }))
-        #expect(bench.isEmpty)
     }
 
     @Test(.enabled(if: VirtualLink.obstacle == nil, "needs root and iproute2"), arguments: [false, true])
@@ -174,16 +195,16 @@ struct SegmentRunTests {
         #expect(Array(taken.frames[2][headers...]) == taken.sent[21...].flatMap { $0[headers...] })
     }
 
-    /// Sends two streams of twenty segments with a segment of another connection between them, and receives until all their payload has come.
+    /// Sends two streams of `count` segments with a segment of another connection between them, and receives until all their payload has come.
     private static func send(
-        _ isIPv6: Bool, bypassesQueueing: Bool = false, _ bench: DeviceBench, _ link: VirtualLink
+        _ isIPv6: Bool, count: Int = 20, bypassesQueueing: Bool = false, _ bench: DeviceBench, _ link: VirtualLink
     ) throws -> (sent: [[UInt8]], frames: [[UInt8]], statistics: NetworkDeviceStatistics) {
         var near = try LinkEnds.near(link) { $0.bypassesQueueing = bypassesQueueing }
         var far = try LinkEnds.far(link)
-        var burst = bench.burst()
-        var pieces = stream(20) { $0.isIPv6 = isIPv6 }
+        var burst = bench.burst(capacity: 512)
+        var pieces = stream(count) { $0.isIPv6 = isIPv6 }
         pieces += [Piece(sequence: 1, count: 300, port: 7_001, isIPv6: isIPv6)]
-        pieces += stream(20) { $0.isIPv6 = isIPv6; $0.port = 7_002; $0.parts = 3 }
+        pieces += stream(count) { $0.isIPv6 = isIPv6; $0.port = 7_002; $0.parts = count > 80 ? 1 : 3 }
         let sent = pieces.map { piece in
             let frame = frame(piece, bench)
             burst.append(frame)
@@ -192,7 +213,7 @@ struct SegmentRunTests {
         while !burst.isEmpty { near.transmit(&burst) }
         let headers = isIPv6 ? 86 : 66
         var frames: [[UInt8]] = []
-        while frames.reduce(0, { $0 + $1.count - headers }) < 2 * 19_300 + 300 {
+        while frames.reduce(0, { $0 + $1.count - headers }) < 2 * (1_000 * count - 700) + 300 {
             far.receive(into: &burst)
             if burst.isEmpty { sched_yield() }
             while let content = burst.takeBytes() {
@@ -234,9 +255,9 @@ struct SegmentRunTests {
         let count: Int
         let byteCount: Int
 
-        init(_ burst: borrowing FrameBurst, frameMaximum: Int = 1_518) {
+        init(_ burst: borrowing FrameBurst, frameMaximum: Int = 1_518, packetMaximum: Int = SegmentRun.packetMaximum) {
             var run = SegmentRun()
-            let isJoined = run.join(burst, frameMaximum: frameMaximum)
+            let isJoined = run.join(burst, frameMaximum: frameMaximum, packetMaximum: packetMaximum)
             count = isJoined ? run.frameCount : 1
             byteCount = run.byteCount
         }
