@@ -131,7 +131,7 @@ import SystemPackage
         case 0...:
             traffic.transmittedFrames &+= UInt64(run.frameCount)
             traffic.transmittedBytes &+= UInt64(run.byteCount)
-        case -Int(ENOBUFS), -Int(EMSGSIZE) where packetMaximum > SegmentRun.packetMaximum:
+        case -Int(ENOBUFS) where packetMaximum > SegmentRun.packetMaximum, -Int(EMSGSIZE) where packetMaximum > SegmentRun.packetMaximum:
             // Memory in pieces as large as it takes may not be had: shorter ones from now on, beginning with this one.
             packetMaximum = SegmentRun.packetMaximum
             return true

@@ -170,6 +170,26 @@ struct SegmentRunTests {
         #expect(Joined(burst, packetMaximum: SegmentRun.longPacketMaximum).count == 196_556 / 1_400)
     }
 
+    @Test(.enabled(if: VirtualLink.obstacle == nil, "needs root and iproute2"))
+    func `a queueing discipline without room makes frames wait, and never spin`() throws {
+        let bench = try DeviceBench()
+        let link = try VirtualLink()
+        try link.succeed("ethtool -K near0 tso off gso off tx off >/dev/null", in: link.near)
+        // Room for two frames, and none again for minutes.
+        try link.succeed("tc qdisc replace dev near0 root tbf rate 80bit burst 1600 limit 3200", in: link.near)
+        var near = try LinkEnds.near(link)
+        var burst = bench.burst(capacity: 256)
+        for port in 7_000..<7_005 as Range<UInt16> {
+            for piece in Self.stream(40, { $0.port = port }) { burst.append(Self.frame(piece, bench)) }
+        }
+        for _ in 0..<20 { near.transmit(&burst) }
+        // The first packets fill it; those behind are refused and stay.
+        let left = burst.count
+        #expect(left >= 80 && near.statistics.transmitStalls == 20)
+        burst.removeAll()
+        #expect(bench.isEmpty)
+    }
+
     /// What comes is what was sent, with checksums.
     private static func checkCut(_ taken: (sent: [[UInt8]], frames: [[UInt8]], statistics: NetworkDeviceStatistics), _ isIPv6: Bool) throws {
         #expect(taken.frames.map { withoutIdentification($0, isIPv6) } == taken.sent.map { withoutIdentification($0, isIPv6) })
