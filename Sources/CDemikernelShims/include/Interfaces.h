@@ -84,8 +84,15 @@ static inline long dk_interface_ask_driver(int socket, const char *_Nonnull name
     return dk_interface_ioctl(socket, SIOCETHTOOL, &about);
 }
 
-/* Whether the kernel's software cuts segments for the interface, which does not do so itself, and is of a version that cuts packets rightly whose
-   length IP's field cannot say: Linux 6.5 ("tcp: gso: really support BIG TCP"). */
+/* Whether frames of this machine may come over the interface that have never been on a wire, with their checksums left undone. */
+static inline int dk_interface_has_local_peer(int socket, const char *_Nonnull name) {
+    struct ethtool_drvinfo info = {.cmd = ETHTOOL_GDRVINFO};
+    if (dk_interface_ask_driver(socket, name, &info) < 0) return 0;
+    return strncmp(info.driver, "veth", sizeof info.driver) == 0 || strncmp(info.driver, "tun", sizeof info.driver) == 0;
+}
+
+/* Whether packets whose length IP's field cannot say may be sent for the kernel to cut into segments: it does so rightly since Linux 6.5 ("tcp: gso: really
+   support BIG TCP"), the interface does not cut by itself, and its other end is on this machine, so that no slow wire is behind it that others wait for. */
 static inline int dk_interface_cuts_long(int socket, int index) {
     struct utsname system;
     unsigned major, minor;
@@ -93,7 +100,7 @@ static inline int dk_interface_cuts_long(int socket, int index) {
     struct ethtool_value segmentation = {.cmd = ETHTOOL_GTSO};
     about.ifr_ifindex = index;
     if (uname(&system) < 0 || sscanf(system.release, "%u.%u", &major, &minor) != 2 || major < 6 || (major == 6 && minor < 5)) return 0;
-    if (dk_interface_ioctl(socket, SIOCGIFNAME, &about) < 0) return 0;
+    if (dk_interface_ioctl(socket, SIOCGIFNAME, &about) < 0 || !dk_interface_has_local_peer(socket, about.ifr_name)) return 0;
     return dk_interface_ask_driver(socket, about.ifr_name, &segmentation) == 0 && segmentation.data == 0;
 }
 

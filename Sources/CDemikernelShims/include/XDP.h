@@ -169,13 +169,6 @@ static inline long dk_xdp_queue_count(int socket, const char *_Nonnull name) {
     return result < 0 ? result : (long)channels.rx_count + (long)channels.combined_count;
 }
 
-/* Whether frames of this machine may come over the interface that have never been on a wire, with their checksums left undone. */
-static inline int dk_xdp_has_local_peer(int socket, const char *_Nonnull name) {
-    struct ethtool_drvinfo info = {.cmd = ETHTOOL_GDRVINFO};
-    if (dk_interface_ask_driver(socket, name, &info) < 0) return 0;
-    return strncmp(info.driver, "veth", sizeof info.driver) == 0 || strncmp(info.driver, "tun", sizeof info.driver) == 0;
-}
-
 /* Makes a packet socket receive nothing and hear of what befalls the interface: an error waits at it when that goes down or is removed. */
 static inline long dk_packet_watch(int socket, int index) {
     struct sock_filter nothing = BPF_STMT(BPF_RET | BPF_K, 0);

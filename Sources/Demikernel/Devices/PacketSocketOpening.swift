@@ -91,8 +91,7 @@ enum PacketSockets {
         return -1
     }
 
-    /// How long the packets may be that such a socket sends: see ``SegmentRun/longPacketMaximum``. An interface that cuts by itself takes none longer than
-    /// IP's.
+    /// How long the packets may be that such a socket sends: ``SegmentRun/longPacketMaximum`` or, mostly, what IP can say.
     static func packetMaximum(sender: Int32, index: Int32) -> Int {
         sender >= 0 && dk_interface_cuts_long(sender, index) != 0 ? SegmentRun.longPacketMaximum : SegmentRun.packetMaximum
     }

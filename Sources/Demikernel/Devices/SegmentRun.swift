@@ -21,8 +21,9 @@ import Glibc
 
     /// The most bytes from IP's header on: what its length field can say.
     static var packetMaximum: Int { 65_535 }
-    /// The same for a kernel that cuts by its software (`dk_interface_cuts_long`), where the length may be left 0 (BIG TCP). The receiver, where it is on
-    /// this machine, is woken once for each packet, which costs as much as ten segments; all of its segments pass at one go, in 0.2 ms.
+    /// The same where the length may be left 0 (BIG TCP): over interfaces that lead to this machine and leave the cutting to the kernel's software
+    /// (`dk_interface_cuts_long`). The receiver is woken once for each packet, which costs as much as ten segments. Not longer, because all segments of a
+    /// packet pass at one go, in 0.2 ms.
     static var longPacketMaximum: Int { 196_608 }
 
     private static var partsMaximum: Int { 256 }

@@ -30,7 +30,7 @@ enum XDPSockets {
                     dk_packet_be_promiscuous(watcher, interface.index),
                     "the interface does not receive frames to other stations: set network.mac to its own address, and no address of its kernel's")
             }
-            return Place(watcher: watcher, interface: interface, hasLocalPeer: unsafe dk_xdp_has_local_peer(watcher, interface.name) != 0)
+            return Place(watcher: watcher, interface: interface, hasLocalPeer: unsafe dk_interface_has_local_peer(watcher, interface.name) != 0)
         } catch {
             close(watcher)
             throw error
