@@ -95,9 +95,9 @@ final class IperfTest: @unchecked Sendable {
     /// Takes a stream in. With the last one the test begins, in the task of that one, which goes on until the test's end.
     func add(_ connection: Connection) async {
         guard streams.count < settings.connections, !hasEnded else { return }
-        // Of the two halves of a test in both directions, the client's sending streams come first.
         // As the client's own sockets: without -N what is left of a push goes with the next one.
         try? connection.set(.noDelay, to: settings.hasNoDelay)
+        // Of the two halves of a test in both directions, the client's sending streams come first.
         let isSender = settings.isBidirectional ? streams.count >= settings.streams : settings.isReverse
         streams.append(Stream(connection: connection, isSender: isSender))
         guard streams.count == settings.connections else { return }

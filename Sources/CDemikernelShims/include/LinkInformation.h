@@ -14,18 +14,15 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
-/* Asks for something whose answer is written over the question; 0, or -1 with errno. */
+#include "Interfaces.h"
+
+/* Asks the driver of an interface of this thread's network namespace; 0, or -1 with errno. */
 static inline int dk_interface_ask(const char *_Nonnull name, void *_Nonnull question) {
-    struct ifreq request;
-    memset(&request, 0, sizeof request);
-    strncpy(request.ifr_name, name, sizeof request.ifr_name - 1);
-    request.ifr_data = (char *)question;
     int socket_ = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
     if (socket_ < 0) return -1;
-    int result = ioctl(socket_, SIOCETHTOOL, &request);
-    int error = errno;
+    long result = dk_interface_ask_driver(socket_, name, question);
     close(socket_);
-    errno = error;
+    errno = (int)-result;
     return result < 0 ? -1 : 0;
 }
 

@@ -11,7 +11,7 @@ import SystemPackage
 ///
 /// Checksums are left undone in both directions where the peer is the kernel of this machine; else the interface or the kernel fills them in.
 /// Frames may be longer than the MTU where the interface or a local peer joins segments (GRO, TSO), and consecutive segments of a connection go into
-/// the kernel as one packet (``SegmentRun``), which `tcpdump` on the interface shows uncut.
+/// the kernel as one packet (``SegmentRun``), which `tcpdump` on the interface shows uncut where the interface cuts it, and cut where the kernel does.
 ///
 /// An interface that is taken down, or removed, leaves the device open and not connected: frames that are transmitted meanwhile are dropped and
 /// counted. It goes on when the interface is up again, or one of the name that it had at the start exists again.
@@ -26,8 +26,8 @@ import SystemPackage
     private var turn = QueueTurn()
     /// The socket for packets that the kernel is to cut into segments; -1 where there is none, or the kernel does not cut.
     private var sender: Int32 = -1
-    /// How long they may be.
-    private var packetMaximum = SegmentRun.packetMaximum
+    /// How long they may be, as it was last found to be.
+    private(set) var packetMaximum = SegmentRun.packetMaximum
     private var run = SegmentRun()
     private var interface: InterfaceWatch
     private let events: Int32
@@ -132,7 +132,7 @@ import SystemPackage
             traffic.transmittedFrames &+= UInt64(run.frameCount)
             traffic.transmittedBytes &+= UInt64(run.byteCount)
         case -Int(ENOBUFS) where packetMaximum > SegmentRun.packetMaximum, -Int(EMSGSIZE) where packetMaximum > SegmentRun.packetMaximum:
-            // Memory in pieces as large as it takes may not be had: shorter ones from now on, beginning with this one.
+            // Memory in pieces as large as it takes may not be had: shorter ones until the next look at the interface, beginning with this one.
             packetMaximum = SegmentRun.packetMaximum
             return true
         case -Int(EAGAIN), -Int(ENOBUFS), -Int(ENOMEM), -Int(EINTR):
@@ -180,10 +180,11 @@ import SystemPackage
         return interface.nextTime
     }
 
-    /// Whether the interface is still there, and up.
+    /// Whether the interface is still there, and up, and what it leaves to the kernel.
     private mutating func look() {
         let rings = unsafe rings
-        if !interface.look(unsafe rings[0].descriptor, &traffic) { closeRings() }
+        if !interface.look(unsafe rings[0].descriptor, &traffic) { return closeRings() }
+        packetMaximum = PacketSockets.packetMaximum(sender: sender, index: interface.index)
     }
 
     private mutating func openSender(index: Int32) {

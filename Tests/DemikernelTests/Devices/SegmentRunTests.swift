@@ -162,6 +162,31 @@ struct SegmentRunTests {
         #expect(bench.isEmpty)
     }
 
+    @Test(.enabled(if: VirtualLink.obstacle == nil, "needs root and iproute2"))
+    func `packets are long while the interface leaves the cutting to the kernel`() throws {
+        let bench = try DeviceBench()
+        let link = try VirtualLink()
+        var near = try LinkEnds.near(link)
+        #expect(near.packetMaximum == SegmentRun.packetMaximum)
+        var now: UInt64 = 1_000_000_000
+        for (words, maximum) in [("off", SegmentRun.longPacketMaximum), ("on", SegmentRun.packetMaximum)] {
+            try link.succeed("ethtool -K near0 tso \(words) >/dev/null", in: link.near)
+            now += 1_000_000_000
+            _ = near.maintain(now: now)
+            #expect(near.packetMaximum == (Self.cutsLong ? maximum : SegmentRun.packetMaximum), "tso \(words)")
+        }
+        #expect(bench.isEmpty)
+    }
+
+    /// Linux 6.5 and later.
+    private static let cutsLong: Bool = {
+        var system = unsafe utsname()
+        guard unsafe uname(&system) == 0 else { return false }
+        let release = unsafe withUnsafeBytes(of: &system.release) { unsafe String(decoding: $0.prefix { $0 != 0 }, as: UTF8.self) }
+        let numbers = release.split { !$0.isNumber }.prefix(2).compactMap { Int($0) }
+        return numbers.count == 2 && (numbers[0], numbers[1]) >= (6, 5)
+    }()
+
     @Test func `a packet is as long as its kernel takes`() throws {
         let bench = try DeviceBench()
         var burst = bench.burst(capacity: 256)
