@@ -6,8 +6,9 @@ struct IperfCommand: ParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "iperf", abstract: "Serves iperf3: how much goes over TCP between it and an iperf3 client.",
         discussion: """
-            The client says how: one stream or many (-P), from it or to it (-R), both at once (--bidir), with pushes of a size (-l). Tests may \
-            run at the same time. Prints "listening on ADDRESS:PORT" once it does, and a line for each test; ends on SIGINT or SIGTERM.
+            The client says how: one stream or many (-P), from it or to it (-R), both at once (--bidir), with pushes of a size (-l), whose \
+            ends wait for the next one or not (-N). Tests may run at the same time. Prints "listening on ADDRESS:PORT" once it \
+            does, and a line for each test; ends on SIGINT or SIGTERM.
 
             Examples:
               demi iperf --address 127.0.0.1:5201

@@ -78,7 +78,7 @@ extension Configuration {
         .boolean("catpowder.bypass_queueing", \.catpowder.bypassQueueing,
             "Whether a packet socket's frames go past the interface's queueing discipline, and past tcpdump on it. A full card then loses them."),
         .boolean("catpowder.segmentation_offload", \.catpowder.segmentationOffload,
-            "Whether consecutive TCP segments of a connection go to the kernel as one packet, which it cuts again (GSO), through a TAP or, without bypass_queueing, a packet socket. tcpdump on the interface shows it uncut."),
+            "Whether consecutive TCP segments of a connection go to the kernel as one packet, which it cuts again (GSO), through a TAP or, without bypass_queueing, a packet socket. tcpdump on the interface shows it uncut where the interface cuts by itself."),
         .choice("catpowder.xdp_mode", \.catpowder.xdpMode,
             "How AF_XDP takes frames: the card reads and writes the heap (zero_copy), the driver's frames are copied (copy), or the kernel's (generic); auto takes the first that works."),
         .size("catpowder.xdp_memory", \.catpowder.xdpMemory, 2 << 20...4 << 30,
